@@ -1,0 +1,62 @@
+# Everything a developer or CI runs. Needed: Python 3.11+ and make; `make test` also wants Java 17+ and Maven for a real Kafka.
+
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(or $(shell command -v uv),$(BIN)/uv)
+PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
+TYPED := $(wildcard worker/kworker plugins/*/src plugins/*/tests tests benchmarks demo)
+CONSTRAINTS := constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check lint types imports unit test-long fmt dist constraints clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  PYTHON=python3.13 make venv: another Python.  KWORKER_TEST_BOOTSTRAP=host:port make test: a running Kafka."
+
+venv: .venv/installed ## the virtual environment, with the worker and every plugin installed editable
+.venv/installed: $(PROJECTS) $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kworker needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.13")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) uv
+	$(UV) pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS) --build-constraint $(CONSTRAINTS) \
+		--group dev $(PROJECTS:%pyproject.toml=--editable ./%)
+	@touch $@
+
+demo: venv ## two workers, thousands of tasks, one kill: no Kafka, no Docker, no Java
+	@$(BIN)/python demo/demo.py
+
+test: check ## everything: check, then all tests on a real Kafka that they start
+	$(BIN)/pytest -m "not long"
+
+check: lint types imports ## lint, types and import contracts: what needs no broker
+lint: venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+types: venv
+	$(BIN)/mypy $(TYPED)
+imports: venv
+	$(BIN)/lint-imports --no-cache
+
+unit: venv ## the tests that need no broker
+	$(BIN)/pytest -m "not kafka and not long"
+
+test-long: venv ## the tests that take minutes: soaks and storms
+	$(BIN)/pytest -m long
+
+fmt: venv ## format, and mend what the linter can
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format
+
+dist: venv ## wheels and sdists of the worker and every plugin, in dist/
+	rm -rf dist
+	$(UV) build --quiet --python $(BIN)/python --build-constraint $(CONSTRAINTS) --all-packages --out-dir dist
+	@ls dist
+
+constraints: venv ## renew the pinned versions of constraints.txt
+	$(UV) pip compile --quiet --python $(BIN)/python --universal --upgrade --no-header --no-annotate --no-emit-package kworker-kafka \
+		--group dev $(PROJECTS) --output-file $(CONSTRAINTS)
+
+clean: ## remove all that was made here, the virtual environment too
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find worker plugins tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,40 @@
+"""kworker: background work on Kafka.
+
+A plugin needs `task`, `Plugin`, `Context`, `Retry` and `Reject`; a publisher needs `Client`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kworker.errors import ConfigError, KworkerError, PluginError, PublishError, Reject, Retry
+from kworker.plugin import Context, Plugin, TaskSpec, task
+
+if TYPE_CHECKING:
+    from kworker.client import AsyncClient, Client
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ConfigError",
+    "Context",
+    "KworkerError",
+    "Plugin",
+    "PluginError",
+    "PublishError",
+    "Reject",
+    "Retry",
+    "TaskSpec",
+    "task",
+]
+
+
+def __getattr__(name: str) -> object:
+    # The Kafka client costs 50 ms to import: only those who publish pay for it.
+    if name in ("Client", "AsyncClient"):
+        from kworker import client
+
+        return getattr(client, name)
+    raise AttributeError(f"module 'kworker' has no attribute {name!r}")

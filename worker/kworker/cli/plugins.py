@@ -1,0 +1,118 @@
+"""`kworker plugins`: what is installed, what runs here, and why not."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from kworker.cli.options import SOURCES, config_options, sources
+from kworker.config import Config
+from kworker.errors import ConfigError, PluginError
+from kworker.registry import LoadedTask, PluginInfo, Registry
+
+EXECUTORS = ("thread",)
+"""The kinds of executors that a worker has."""
+
+_HEAD = ("PLUGIN", "TASK", "EXECUTOR", "TIMEOUT", "ATTEMPTS", "AT ONCE", "DISTRIBUTION", "")
+
+
+@click.command(epilog=SOURCES)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, with the JSON Schema of each task's arguments.")
+@config_options("plugin")
+def plugins(as_json: bool, **flags: Any) -> None:
+    """List the installed plugins and their tasks, and why a task does not run here.
+
+    Exit code 5 when a plugin could not be loaded; the others are listed all the same.
+    """
+    config = Config.load(*sources(flags), group_needed=False)
+    loaded, faults = load_plugins(config)
+    if as_json:
+        click.echo(json.dumps([_as_json(plugin) for plugin in loaded], indent=2))
+    else:
+        rows = [_row(plugin, task) for plugin in loaded for task in plugin.tasks]
+        click.echo("\n".join(_table([_HEAD, *rows])) if rows else "no plugins: install one, such as kworker-http")
+    for fault in faults:
+        click.echo(f"kworker: {fault}", err=True)
+    sys.exit(PluginError.exit_code if faults else 0)
+
+
+def load_plugins(config: Config) -> tuple[list[PluginInfo], list[str]]:
+    """What can be loaded, and every fault of what cannot."""
+    try:
+        return _load(config, config.plugins).plugins, []
+    except (PluginError, ConfigError) as error:
+        faults = str(error).splitlines()
+    loaded = []
+    for name in sorted(_installed() if config.plugins is None else config.plugins):
+        try:
+            loaded += _load(config, [name], overrides=False).plugins
+        except PluginError:
+            continue  # among the faults already
+    return loaded, faults
+
+
+def _installed() -> set[str]:
+    from importlib.metadata import entry_points
+
+    from kworker.registry import GROUP
+
+    return {entry_point.name for entry_point in entry_points(group=GROUP)}
+
+
+def _load(config: Config, allow: list[str] | tuple[str, ...] | None, *, overrides: bool = True) -> Registry:
+    from kworker.codecs.arguments import Signature
+
+    return Registry.load(
+        allow=allow,
+        settings=config.plugin_settings,
+        overrides=config.tasks if overrides else {},
+        bind=Signature,
+        executors=EXECUTORS,
+    )
+
+
+def _row(plugin: PluginInfo, task: LoadedTask) -> tuple[str, ...]:
+    spec = task.spec
+    return (
+        plugin.name,
+        spec.name,
+        spec.executor,
+        f"{spec.timeout:g}s" if spec.timeout else "none",
+        str(spec.max_attempts),
+        str(spec.concurrency or "any"),
+        f"{plugin.distribution} {plugin.version}",
+        f"unavailable: {task.unavailable}" if task.unavailable else "",
+    )
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _as_json(plugin: PluginInfo) -> dict[str, Any]:
+    return {
+        "name": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "tasks": [_task_as_json(task) for task in plugin.tasks],
+    }
+
+
+def _task_as_json(task: LoadedTask) -> dict[str, Any]:
+    from kworker.codecs.arguments import Signature
+
+    spec = task.spec
+    return {
+        "name": spec.name,
+        "executor": spec.executor,
+        "timeout": spec.timeout,
+        "max_attempts": spec.max_attempts,
+        "concurrency": spec.concurrency,
+        "available": task.unavailable is None,
+        "unavailable": task.unavailable,
+        "arguments": task.signature.json_schema() if isinstance(task.signature, Signature) else None,
+    }

@@ -1,0 +1,39 @@
+"""`kworker run`: the worker, in the foreground, until a signal ends it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import click
+
+from kworker import __version__
+from kworker.cli.options import SOURCES, config_options, sources
+from kworker.config import Config
+
+
+@click.command(epilog=SOURCES)
+@config_options()
+def run(**flags: Any) -> None:
+    """Run a worker: read topics as a member of a consumer group, hand each message to its plugin.
+
+    An offset is committed only when its task is done. SIGTERM and SIGINT stop it: running tasks finish first.
+    """
+    from kworker import logs
+    from kworker.kafka.settings import faults
+
+    config = Config.load(*sources(flags), vet=faults)
+    from kworker.worker import run_worker  # late: a fault is told before the worker is imported
+
+    stop_logs = logs.start(config.log_format, config.log_level)
+    try:
+        log = logging.getLogger("kworker")
+        log.info("kworker %s", __version__, extra={"file": str(config.file)} if config.file else {})
+        for note in config.notes:
+            log.warning(note)
+        log.debug("configuration", extra=config.redacted())
+        code = run_worker(config)
+    finally:
+        stop_logs()
+    sys.exit(code)

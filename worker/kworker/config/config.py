@@ -1,0 +1,152 @@
+"""The configuration of a process, as one frozen value; and how it is shown without its secrets."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from kworker.errors import ConfigError
+
+Vet = Callable[[Mapping[str, str]], Mapping[str, str]]
+"""What is wrong with properties of the Kafka client: property (or '' for several together) -> what, and what to do."""
+
+DEAD_LETTER_SUFFIX = ".dlq"
+"""A topic's dead letters go to `<topic>.dlq` unless the configuration names another topic."""
+
+MASK = "********"
+
+_SECRET = re.compile(
+    r"passw|secret|token|pem$|\.pem\.|oauthbearer\.config|credential|private.?key|api.?key|authorization|cookie", re.I
+)
+_USER_INFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicSettings:
+    """How to read one topic: the task of records that name none, and where its dead letters go."""
+
+    task: str | None = None
+    dead_letter: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Config:
+    """Everything that can be configured; times are in seconds, sizes in bytes.
+
+    topics: names, and regular expressions that start with ^. plugins: the allow-list of entry-point names; None is
+    all that are installed. admin_port_explicit: the port was asked for, so a busy one is an error. max_in_memory,
+    max_in_memory_bytes: limits of the records that are not finished. lost_slots: hung threads after which the worker
+    ends. kafka: librdkafka properties. tasks: options of @task to override, by task name. plugin_settings: tables by
+    entry-point name. file: the kworker.toml that was read. notes: what is worth a line in the log at start.
+    """
+
+    group: str = ""
+    topics: tuple[str, ...] = ("tasks",)
+    bootstrap: str = "127.0.0.1:9092"
+    concurrency: int = 64
+    processes: int = field(default_factory=lambda: os.cpu_count() or 1)
+    order: Literal["unordered", "key", "partition"] = "unordered"
+    plugins: tuple[str, ...] | None = None
+    namespace: str = "kworker"
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 9464
+    admin_port_explicit: bool = False
+    drain_timeout: float = 25.0
+    revoke_timeout: float = 10.0
+    start_from: Literal["earliest", "latest"] = "earliest"
+    commit_interval: float = 1.0
+    max_in_memory: int = 20_000
+    max_in_memory_bytes: int = 64 << 20
+    lost_slots: int = 32
+    create_topics: bool = True
+    reply_topics: tuple[str, ...] = ()
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    kafka: Mapping[str, str] = field(default_factory=dict)
+    secret_kafka: frozenset[str] = frozenset()
+    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    topic_settings: Mapping[str, TopicSettings] = field(default_factory=dict)
+    plugin_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    file: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def load(
+        cls,
+        flags: Mapping[str, object],
+        environ: Mapping[str, str],
+        file: Path | None,
+        *,
+        vet: Vet | None = None,
+        group_needed: bool = True,
+    ) -> Config:
+        """Flags over environment over file over defaults.
+
+        flags: by option name (`drain_timeout`), None or empty when not given; `kafka` holds the arguments of -X.
+        vet: judges the Kafka properties. Raises ConfigError with every fault: what, where, and what to do.
+        """
+        config, faults = cls.read(flags, environ, file, vet=vet, group_needed=group_needed)
+        if faults:
+            raise ConfigError(faults)
+        return config
+
+    @classmethod
+    def read(
+        cls,
+        flags: Mapping[str, object],
+        environ: Mapping[str, str],
+        file: Path | None,
+        *,
+        vet: Vet | None = None,
+        group_needed: bool = True,
+    ) -> tuple[Config, list[str]]:
+        """Like `load`, but returns what can be used beside the faults; what is faulty has its default."""
+        from kworker.config.load import read
+
+        return read(flags, environ, file, vet, group_needed)
+
+    def dead_letter(self, topic: str) -> str:
+        """The topic for dead letters of `topic`."""
+        settings = self.topic_settings.get(topic)
+        return (settings and settings.dead_letter) or topic + DEAD_LETTER_SUFFIX
+
+    def is_own(self, topic: str) -> bool:
+        """Whether the name is reserved for kworker's own topics."""
+        return topic.startswith(self.namespace + ".")
+
+    def is_dead_letter(self, topic: str) -> bool:
+        """Whether the topic holds dead letters, by its name or by the configuration."""
+        configured = (settings.dead_letter for settings in self.topic_settings.values())
+        return topic.endswith(DEAD_LETTER_SUFFIX) or topic in configured
+
+    def takes(self, topic: str) -> bool:
+        """Whether the subscription means this topic.
+
+        A regular expression never means kworker's own topics, dead letters, or Kafka's internal topics.
+        """
+        if topic in self.topics:
+            return True
+        if topic.startswith("__") or self.is_own(topic) or self.is_dead_letter(topic):
+            return False
+        return any(re.match(pattern, topic) for pattern in self.topics if pattern.startswith("^"))
+
+    def redacted(self) -> dict[str, object]:
+        """Every field by name, secrets masked: for logs, `check` and `/status`."""
+        shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "secret_kafka"}
+        shown["kafka"] = {name: MASK if name in self.secret_kafka else value for name, value in self.kafka.items()}
+        return {name: _masked(value) for name, value in shown.items()}
+
+    def __repr__(self) -> str:
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in self.redacted().items())})"
+
+
+def _masked(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: MASK if _SECRET.search(str(key)) else _masked(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_masked(inner) for inner in value)
+    return _USER_INFO.sub(MASK, value) if isinstance(value, str) else value

@@ -1,0 +1,1 @@
+"""The pure core: decisions without threads, clocks, sockets or Kafka. Time is always an argument."""

@@ -1,0 +1,91 @@
+"""One assigned partition, for as long as it is assigned: an assignment epoch."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from kworker.core.metadata import Intervals
+from kworker.core.offsets import OffsetTracker
+from kworker.task import TopicPartition
+
+if TYPE_CHECKING:
+    from kworker.core.entry import Entry
+
+
+class Partition:
+    """State of one assignment epoch. What belongs to an earlier epoch holds an older object and is seen as fenced.
+
+    changes: counts what moved the committable offset or the finished set; `committed_changes` is its value in the
+    last acknowledged commit. crowded: it holds as many unfinished records, or as wide a window, as it may; its
+    intake is paused. leaving: no more starts (a revoke or a stop drains it). fenced: its offsets are no
+    longer ours; late results are ignored.
+    """
+
+    __slots__ = (
+        "bytes",
+        "changes",
+        "committed",
+        "committed_changes",
+        "crowded",
+        "dead_letter_topic",
+        "default_task",
+        "epoch",
+        "failing",
+        "fenced",
+        "forwarding",
+        "lanes",
+        "leaving",
+        "marks",
+        "restored",
+        "running",
+        "topic_partition",
+        "tracker",
+    )
+
+    def __init__(
+        self,
+        topic_partition: TopicPartition,
+        epoch: int,
+        start: int,
+        restored: Intervals,
+        default_task: str | None,
+        dead_letter_topic: str,
+    ) -> None:
+        self.topic_partition = topic_partition
+        self.epoch = epoch
+        self.tracker = OffsetTracker(start)
+        self.restored = restored
+        self.default_task = default_task
+        self.dead_letter_topic = dead_letter_topic
+        self.committed: int | None = None
+        self.changes = 0
+        self.committed_changes = 0
+        self.marks: deque[tuple[int, float]] = deque()  # (first offset of a batch, when it came), for ages
+        self.lanes: dict[bytes, deque[Entry] | None] = {}
+        self.running = 0  # handed to an executor and not reported
+        self.forwarding = 0  # forwards not acknowledged
+        self.failing: set[int] = set()  # offsets whose forward the broker refused last time
+        self.leaving = False
+        self.fenced = False
+        self.crowded = False
+        self.bytes = 0  # of unfinished records
+
+    @property
+    def changed(self) -> bool:
+        """True if there is something to commit that no acknowledged commit holds."""
+        return not self.fenced and self.changes != self.committed_changes
+
+    @property
+    def busy(self) -> bool:
+        """True while something of it runs or waits for the broker's acknowledgement."""
+        return self.running > 0 or self.forwarding > 0
+
+    def oldest_since(self) -> float | None:
+        """When the batch of the first unfinished record was delivered (seconds since the epoch), if there is one."""
+        marks = self.marks
+        if not self.tracker.open_count:
+            return None
+        while len(marks) > 1 and marks[1][0] <= self.tracker.committable:
+            marks.popleft()
+        return marks[0][1] if marks else None

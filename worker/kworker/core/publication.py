@@ -1,0 +1,107 @@
+"""A message to publish: task, payload and attributes become a record by WIRE.md (CloudEvents 1.0, binary mode).
+
+Pure: the id and the time are arguments. What a publisher gets wrong is found here, before anything is sent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import msgspec
+
+from kworker.task import Headers, Publication
+
+SOURCE = "kworker"
+"""`ce_source` of what kworker publishes, unless a header says otherwise."""
+
+_OWN = {"ce_type": "task", "task": "task", "ce_id": "id", "ce_specversion": None}
+
+
+def message(
+    task: str,
+    payload: object = None,
+    *,
+    topic: str,
+    key: str | bytes | None = None,
+    id: str,
+    headers: Mapping[str, str | bytes] | None = None,
+    now: float,
+) -> Publication:
+    """The record that asks for one run of `task`.
+
+    payload: bytes travel as they are; None is a null value; anything else becomes JSON (msgspec's types: structs,
+    dataclasses, datetimes, UUIDs ...; a msgspec.Raw is JSON text already). headers may replace `ce_source`, `ce_time`
+    and, for bytes, `content-type`. now: seconds since the epoch.
+    Raises ValueError, or TypeError for a payload of a type JSON cannot hold.
+    """
+    if not task or len(task) > 200 or not task.isprintable() or task.startswith("_"):
+        raise ValueError(f"{task[:40]!r} is not a task name: 1 to 200 printable characters, no leading '_'")
+    if not id:
+        raise ValueError(f"cannot publish {task!r}: the id is empty; leave it out to get one made")
+    value, content_type = _encode(task, payload)
+    attributes: dict[str, str | bytes] = {
+        "ce_type": task,
+        "ce_id": id,
+        "ce_source": SOURCE,
+        "ce_specversion": "1.0",
+        "ce_time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    }
+    if content_type:
+        attributes["content-type"] = content_type
+    if headers:
+        _check_headers(task, headers, content_type)
+        attributes.update(headers)
+    wire: Headers = [(name, _bytes(text, f"header {name!r}")) for name, text in attributes.items()]
+    return Publication(topic=topic, key=None if key is None else _bytes(key, "the key"), value=value, headers=wire)
+
+
+def _encode(task: str, payload: object) -> tuple[bytes | None, str]:
+    if payload is None:
+        return None, ""
+    if isinstance(payload, bytes | bytearray | memoryview):
+        return bytes(payload), "application/octet-stream"
+    try:
+        value = msgspec.json.encode(payload)
+    except TypeError as error:
+        raise TypeError(f"cannot publish {task!r}: the payload does not fit into JSON: {error}") from error
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f"cannot publish {task!r}: the payload does not fit into JSON: {error}") from error
+    # msgspec writes NaN and infinity as null: what the task would get is not what was published.
+    if b"null" in value and not isinstance(payload, msgspec.Raw) and _holds_no_number(msgspec.to_builtins(payload)):
+        raise ValueError(f"cannot publish {task!r}: the payload holds NaN or infinity, which JSON cannot hold")
+    return value, "application/json"
+
+
+def _holds_no_number(builtins: object) -> bool:
+    waiting = [builtins]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, float) and not math.isfinite(item):
+            return True
+        if isinstance(item, dict):
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple | set | frozenset):
+            waiting.extend(item)
+    return False
+
+
+def _check_headers(task: str, headers: Mapping[str, str | bytes], content_type: str) -> None:
+    for name in headers:
+        if name in _OWN:
+            own = _OWN[name]
+            hint = f"; give it as {own}=" if own else ""
+            raise ValueError(f"cannot publish {task!r}: kworker sets the header {name!r} itself{hint}")
+        if not name or name.startswith("kworker-"):
+            raise ValueError(f"cannot publish {task!r}: a header may not be called {name!r} ('kworker-' is reserved)")
+    if content_type == "application/json" and "content-type" in headers:
+        raise ValueError(f"cannot publish {task!r}: only a payload given as bytes may bring its own 'content-type'")
+
+
+def _bytes(text: str | bytes, where: str) -> bytes:
+    if isinstance(text, str):
+        return text.encode()
+    if isinstance(text, bytes):
+        return text
+    raise TypeError(f"{where} is {type(text).__name__}: give str or bytes")

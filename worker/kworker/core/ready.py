@@ -1,0 +1,113 @@
+"""The queue step: what waits for a slot, its key's turn or its task's limit.
+
+Promises: within a lane (one key of one partition, or one partition, by `order`) one entry at a time is out, in log
+order, from its first start until its offset is finished; all other lanes go on. A task's limit is never exceeded.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Literal
+
+from kworker.core.entry import Entry
+from kworker.core.partition import Partition
+
+Order = Literal["unordered", "key", "partition"]
+
+_WHOLE_PARTITION = b""
+
+
+class ReadyQueue:
+    """Entries that may start as soon as there is room, first come first served, one queue for each executor."""
+
+    __slots__ = ("_order", "_queues", "_stale")
+
+    def __init__(self, order: Order, executors: Iterable[str]) -> None:
+        self._order = order
+        self._queues: dict[str, deque[Entry]] = {kind: deque() for kind in executors}
+        self._stale = False
+
+    def arrive(self, entry: Entry) -> None:
+        """A new entry: it waits for its lane, or becomes ready."""
+        if self._order != "unordered":
+            lane = _WHOLE_PARTITION if self._order == "partition" else entry.task.key
+            if lane is not None:  # a null key has no order
+                entry.lane = lane
+                lanes = entry.partition.lanes
+                if lane in lanes:
+                    waiting = lanes[lane]
+                    if waiting is None:
+                        lanes[lane] = deque((entry,))
+                    else:
+                        waiting.append(entry)
+                    return
+                lanes[lane] = None
+        self.admit(entry)
+
+    def admit(self, entry: Entry) -> None:
+        """The entry has its lane's turn (or a retry is due): it becomes ready, unless its task is at its limit."""
+        route = entry.route
+        if route.limit is not None:
+            if route.admitted >= route.limit:
+                if route.waiting is None:
+                    route.waiting = deque()
+                route.waiting.append(entry)
+                return
+            route.admitted += 1
+        self._queues[route.executor].append(entry)
+
+    def release_limit(self, entry: Entry) -> None:
+        """An attempt ended: the next of a limited task takes its place."""
+        route = entry.route
+        if route.limit is None:
+            return
+        route.admitted -= 1
+        while route.waiting:
+            waiting = route.waiting.popleft()
+            if not waiting.partition.leaving:
+                self.admit(waiting)
+                return
+
+    def release_lane(self, entry: Entry) -> None:
+        """The entry's offset is finished: the next of its lane has its turn."""
+        lane = entry.lane
+        if lane is None:
+            return
+        lanes = entry.partition.lanes
+        waiting = lanes[lane]
+        if waiting:
+            self.admit(waiting.popleft())
+        else:
+            del lanes[lane]
+
+    def leave(self, partition: Partition) -> None:
+        """Nothing of this partition starts any more; call after `partition.leaving` was set."""
+        partition.lanes.clear()
+        self._stale = True
+
+    def take(self, executor: str, most: int) -> list[Entry]:
+        """Up to `most` entries to start now."""
+        queue = self._queues[executor]
+        if self._stale:
+            self._drop_leaving()
+        if most >= len(queue):
+            taken = list(queue)
+            queue.clear()
+            return taken
+        return [queue.popleft() for _ in range(most)]
+
+    def waiting(self, executor: str) -> int:
+        """Entries that wait for nothing but a slot of this executor."""
+        return len(self._queues[executor])
+
+    def _drop_leaving(self) -> None:
+        self._stale = False
+        for kind, queue in self._queues.items():
+            kept: deque[Entry] = deque()
+            dropped: list[Entry] = []
+            for entry in queue:
+                (dropped if entry.partition.leaving else kept).append(entry)
+            self._queues[kind] = kept
+            for entry in dropped:
+                self.release_limit(entry)

@@ -1,0 +1,45 @@
+"""What the engine knows of one task name: how to run it, when to give up, and how often what happened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kworker.core.retry import RetryPolicy
+from kworker.task import Reason
+
+if TYPE_CHECKING:
+    from collections import deque
+
+    from kworker.core.entry import Entry
+
+
+class Route:
+    """One task name. `limit`: how many of its attempts may be admitted at once; None is as many as there are slots.
+
+    The counters have one writer, the loop; the metrics page only reads them.
+    """
+
+    __slots__ = (
+        "admitted",
+        "dead_lettered",
+        "executor",
+        "failed",
+        "limit",
+        "name",
+        "policy",
+        "retried",
+        "succeeded",
+        "waiting",
+    )
+
+    def __init__(self, name: str, executor: str, policy: RetryPolicy, limit: int | None = None) -> None:
+        self.name = name
+        self.executor = executor
+        self.policy = policy
+        self.limit = limit
+        self.admitted = 0
+        self.waiting: deque[Entry] | None = None
+        self.succeeded = 0
+        self.retried = 0
+        self.failed: dict[str, int] = {}
+        self.dead_lettered: dict[Reason, int] = {}

@@ -1,0 +1,249 @@
+"""What a worker shows of itself: the metrics page, liveness, readiness and the status page.
+
+Reads what the loop, the intake and the executors own, from the admin server's threads, and writes nothing: each number
+has one writer, and a page that is a moment old is a good page.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import confluent_kafka
+
+from kworker import __version__
+from kworker.config import Config
+from kworker.core.engine import Engine
+from kworker.core.entry import Entry
+from kworker.core.partition import Partition
+from kworker.executors.base import Executor
+from kworker.health import Liveness
+from kworker.kafka.consumer import Intake
+from kworker.mailbox import Report
+from kworker.metrics import Histogram, Metrics
+from kworker.task import TopicPartition
+
+_LOOP_LIMIT = 30.0
+_INTAKE_LIMIT = 100.0  # resolving start positions may take a minute when the broker is slow to answer
+_COMMIT_FAILURES = 30
+
+
+class Instruments:
+    """Made once for a worker; `observe` is called by the loop, everything else by the admin server."""
+
+    def __init__(
+        self, config: Config, engine: Engine, intake: Intake, executors: Mapping[str, Executor], dropped_lines: Any
+    ) -> None:
+        self._config = config
+        self._engine = engine
+        self._intake = intake
+        self._executors = executors
+        self._wall = time.time() - time.monotonic()
+        self.started = False
+        self.stopping = False
+        self.liveness = Liveness()
+        self.metrics = Metrics(engine.routes, [topic for topic in config.topics if not topic.startswith("^")])
+        self._durations: dict[str, Histogram] = {}
+        self._waits: dict[str, Histogram] = {}
+        for task in engine.routes:
+            self._durations[task] = self.metrics.histogram("kworker_task_duration_seconds", task)
+            self._waits[task] = self.metrics.histogram("kworker_task_wait_seconds", task)
+        self._show(dropped_lines)
+
+    # -- by the loop --------------------------------------------------------------------------------------------
+
+    def observe(self, reports: Iterable[Report]) -> None:
+        """Note how long attempts ran, and how long after publishing the first of each started."""
+        durations, waits, wall = self._durations, self._waits, self._wall
+        for entry, _, _, started, ended in reports:
+            name = entry.task.name
+            durations[name].observe(ended - started)
+            if entry.attempt == 1:
+                published = entry.task.timestamp
+                if published > 0:
+                    waits[name].observe(max(0.0, started + wall - published / 1000))
+
+    def expect_life(self, now: float) -> None:
+        """From now on the loop and the intake must be seen to move."""
+        self.started = True
+        self.liveness.expect("loop", _LOOP_LIMIT, now)
+        self.liveness.expect("intake", _INTAKE_LIMIT + self._config.revoke_timeout, now)
+
+    # -- health -------------------------------------------------------------------------------------------------
+
+    def live(self) -> list[str]:
+        """Why the process should be restarted; empty when it should not."""
+        self.liveness.beat("intake", self._intake.last_poll)
+        reasons = self.liveness.stale(time.monotonic())
+        failures = self._engine.commits.failures
+        if failures >= _COMMIT_FAILURES * max(1, len(self._engine.partitions)):
+            reasons.append(f"commits: {failures} failed in a row")
+        return reasons
+
+    def ready(self) -> list[str]:
+        """Why the worker is not ready for work; empty when it is."""
+        reasons = []
+        if not self._intake.joined:
+            reasons.append("group: not joined yet")
+        if self.stopping:
+            reasons.append("stopping")
+        for partition in self._partitions():
+            if partition.failing:
+                reasons.append(
+                    f"partition {partition.topic_partition} is paused: the broker does not take its dead letters or"
+                    f" publications ({len(partition.failing)} waiting); see the log"
+                )
+        return reasons
+
+    # -- the status page ----------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, object]:
+        """What /status shows."""
+        now = time.monotonic()
+        running = [
+            {
+                "task": item.entry.task.name,
+                "id": item.entry.task.id,
+                "attempt": item.entry.attempt,
+                "slot": item.slot,
+                "seconds": round(now - item.since, 3),
+                "topic": item.entry.task.topic,
+                "partition": item.entry.task.partition,
+                "offset": item.entry.task.offset,
+            }
+            for executor in self._executors.values()
+            for item in executor.running()
+        ]
+        return {
+            "version": __version__,
+            "group": self._config.group,
+            "topics": list(self._config.topics),
+            "bootstrap": self._config.bootstrap,
+            "order": self._config.order,
+            "pid": os.getpid(),
+            "live": self.live(),
+            "ready": self.ready(),
+            "assignment": [self._partition_status(partition) for partition in self._partitions()],
+            "slots": {
+                kind: {"slots": executor.slots, "busy": len(executor.running()), "lost": executor.lost}
+                for kind, executor in self._executors.items()
+            },
+            "waiting_retries": self._engine.waiting_retries,
+            "running": sorted(running, key=lambda item: -float(str(item["seconds"]))),
+            "tasks": {name: _task_status(route) for name, route in self._engine.routes.items()},
+        }
+
+    def _partition_status(self, partition: Partition) -> dict[str, object]:
+        tracker = partition.tracker
+        name = partition.topic_partition
+        return {
+            "topic": name.topic,
+            "partition": name.partition,
+            "epoch": partition.epoch,
+            "committed": partition.committed,
+            "next": tracker.next,
+            "log_end": self._intake.log_ends.get(name),
+            "open": tracker.open_count,
+            "finished_above": tracker.finished_count,
+            "paused": name in self._engine.pressure.paused,
+        }
+
+    def _partitions(self) -> list[Partition]:
+        return sorted(self._engine.partitions.copy().values(), key=lambda partition: partition.topic_partition)
+
+    # -- metrics ------------------------------------------------------------------------------------------------
+
+    def _show(self, dropped_lines: Any) -> None:
+        engine, intake, executors = self._engine, self._intake, self._executors
+        routes = [*engine.routes.values(), engine.unknown]
+        gauge, counted = self.metrics.gauge, self.metrics.counted
+        counted("kworker_tasks_received_total", lambda: {(topic,): n for topic, n in engine.received.copy().items()})
+        counted("kworker_tasks_succeeded_total", lambda: {(route.name,): route.succeeded for route in routes})
+        counted("kworker_tasks_retried_total", lambda: {(route.name,): route.retried for route in routes})
+        counted(
+            "kworker_tasks_failed_total",
+            lambda: {(route.name, error): n for route in routes for error, n in route.failed.copy().items()},
+        )
+        counted(
+            "kworker_tasks_dead_lettered_total",
+            lambda: {(route.name, why): n for route in routes for why, n in route.dead_lettered.copy().items()},
+        )
+        counted("kworker_tasks_abandoned_total", lambda: engine.departure.abandoned)
+        counted("kworker_late_results_total", lambda: engine.late_results)
+        counted("kworker_threads_lost_total", lambda: executors["thread"].lost)
+        counted("kworker_rebalances_total", lambda: {(event,): n for event, n in intake.rebalances.items()})
+        counted("kworker_commits_total", lambda: {(result,): n for result, n in engine.commits.results.items()})
+        counted("kworker_metadata_truncated_total", lambda: engine.commits.truncated)
+        counted("kworker_consume_gaps_total", lambda: intake.seeks_back)
+        counted("kworker_offset_loss_total", lambda: {(topic,): n for topic, n in intake.offset_loss.copy().items()})
+        counted(
+            "kworker_forward_failures_total",
+            lambda: {(topic,): n for topic, n in engine.forwarding.failures.copy().items()},
+        )
+        counted("kworker_log_lines_dropped_total", dropped_lines)
+        gauge("kworker_tasks_in_flight", lambda: engine.pressure.unfinished)
+        gauge("kworker_slots", lambda: {(kind,): executor.slots for kind, executor in executors.items()})
+        gauge("kworker_slots_busy", lambda: {(kind,): len(executor.running()) for kind, executor in executors.items()})
+        gauge("kworker_consumer_lag", self._lag)
+        gauge("kworker_committed_offset", lambda: self._each(lambda partition: partition.committed))
+        gauge(
+            "kworker_completion_gap",
+            lambda: self._each(lambda partition: partition.tracker.finished_count and self._gap(partition)),
+        )
+        gauge("kworker_oldest_unfinished_seconds", self._oldest)
+        gauge("kworker_paused_partitions", lambda: len(engine.pressure.paused))
+        gauge("kworker_last_poll_timestamp_seconds", lambda: intake.last_poll + self._wall)
+        versions = (__version__, platform.python_version(), confluent_kafka.libversion()[0])
+        gauge("kworker_build_info", lambda: {versions: 1})
+
+    def _each(self, read: Any) -> dict[tuple[str, ...], float]:
+        values = {}
+        for partition in self._partitions():
+            value = read(partition)
+            if value is not None:
+                values[_labels(partition.topic_partition)] = float(value)
+        return values
+
+    def _gap(self, partition: Partition) -> int:
+        return partition.tracker.highest_finished - (partition.committed or partition.tracker.committable)
+
+    def _lag(self) -> dict[tuple[str, ...], float]:
+        ends = self._intake.log_ends
+        committed = {partition.topic_partition: partition.committed for partition in self._partitions()}
+        return {
+            _labels(name): max(0, end - (committed[name] or 0)) for name, end in ends.items() if name in committed
+        }
+
+    def _oldest(self) -> float:
+        now = time.time()
+        since = [partition.oldest_since() for partition in self._partitions()]
+        return max((now - when for when in since if when is not None), default=0.0)
+
+
+def _labels(name: TopicPartition) -> tuple[str, ...]:
+    return (name.topic, str(name.partition))
+
+
+def _task_status(route: Any) -> dict[str, object]:
+    return {
+        "succeeded": route.succeeded,
+        "retried": route.retried,
+        "failed": route.failed.copy(),
+        "dead_lettered": route.dead_lettered.copy(),
+    }
+
+
+def task_fields(entry: Entry) -> dict[str, object]:
+    """The fields by which every log line about a task names it."""
+    task = entry.task
+    return {
+        "task": task.name,
+        "id": task.id,
+        "attempt": entry.attempt,
+        "topic": task.topic,
+        "partition": task.partition,
+        "offset": task.offset,
+    }

@@ -1,0 +1,388 @@
+"""The intake: the one thread that owns the Consumer. It polls, and between polls it does what the loop asks.
+
+Every Consumer method waits at a gate that is held for the whole of a poll (confluent-kafka 2.16, its PR 2322), so
+commits, pauses and seeks are commands executed here. Promises: callbacks never raise (a raise inside consume() loses
+what it had fetched); every call to the broker is bounded; records are posted in log order; on a revoke nothing of the
+partition is given up before the loop has drained it and its commit was answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as Position
+
+from kworker.core.actions import CommitItem
+from kworker.core.events import Assigned, Committed, EndReached, Event, FetchFailed, Polled, Revoked
+from kworker.core.metadata import Alphabet
+from kworker.kafka.positions import Positions
+from kworker.task import Record, TopicPartition
+
+log = logging.getLogger(__name__)
+
+_POLL = 0.1
+_CHUNK = 1000
+_HOLD = 0.02  # seconds between two looks for room
+_PAUSE_AFTER = 1.0  # without room for so long, partitions are paused: that throws prefetched records away, so late
+_LOOK_AT_ENDS = 2.0
+
+
+class Room(Protocol):
+    """How much the loop can take: read by the intake thread, written by the loop."""
+
+    def records(self) -> int:
+        """How many more records."""
+
+    def bytes(self) -> int:
+        """How many more bytes."""
+
+
+class Intake:
+    """See the module. Commands may be given from any thread; they are executed in the order they were given.
+
+    Its counters have one writer, the intake thread. log_ends: the end of each assigned partition, as far as known.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, object],
+        topics: Sequence[str],
+        *,
+        post: Callable[[Event], None],
+        room: Room,
+        fatal: Callable[[str], None],
+        probed: Callable[[Alphabet | None], None],
+        start_from: str = "earliest",
+        revoke_timeout: float = 10.0,
+    ) -> None:
+        self._settings = settings
+        self._topics = list(topics)
+        self._post = post
+        self._room = room
+        self._fatal = fatal
+        self._revoke_timeout = revoke_timeout
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._released: queue.SimpleQueue[list[CommitItem]] = queue.SimpleQueue()
+        self._committing: dict[TopicPartition, int] = {}
+        self._assigned: set[TopicPartition] = set()
+        self._paused: set[TopicPartition] = set()
+        self._held = False  # all partitions are paused for want of room
+        self._no_room_since: float | None = None
+        self._seeking = False
+        self._closing = False
+        self._positions = Positions(start_from, probed)
+        self._thread = threading.Thread(target=self._run, name="kworker-intake", daemon=True)
+        self.joined = False
+        self.last_poll = time.monotonic()
+        self.log_ends: dict[TopicPartition, int] = {}
+        self.posted_records = 0
+        self.posted_bytes = 0
+        self.rebalances = {"assigned": 0, "revoked": 0, "lost": 0}
+        self.offset_loss: dict[str, int] = {}
+        self.seeks_back = 0
+
+    # -- called by the loop -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Join the group and begin to fetch."""
+        self._thread.start()
+
+    def commit(self, items: Sequence[CommitItem]) -> None:
+        """Commit asynchronously; answered by one Committed event."""
+        self._commands.put(lambda: self._commit(items))
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        """Fetch nothing more of these."""
+        self._commands.put(lambda: self._set_paused(partitions, True))
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        """Fetch these again."""
+        self._commands.put(lambda: self._set_paused(partitions, False))
+
+    def seek_back(self, positions: Sequence[tuple[TopicPartition, int]]) -> None:
+        """The answer to FetchFailed: fetch from these positions on."""
+        self._commands.put(lambda: self._seek(positions))
+
+    def release(self, items: Sequence[CommitItem]) -> None:
+        """The answer to Revoked: commit this and give the partitions up."""
+        self._released.put(list(items))
+
+    def close(self, items: Sequence[CommitItem], timeout: float) -> bool:
+        """Commit this, leave the group and end; False if that was not done within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        self._commands.put(lambda: self._close(items, deadline))
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    # -- the intake thread --------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._consumer = Consumer(
+                {**self._settings, "on_commit": self._guarded(self._on_commit), "error_cb": self._guarded(self._on_error)}
+            )
+            self._consumer.subscribe(
+                self._topics,
+                on_assign=self._guarded(self._on_assign),
+                on_revoke=self._guarded(self._on_revoke),
+                on_lost=self._guarded(self._on_lost),
+            )
+            next_look = 0.0
+            while not self._closing:
+                self._execute_commands()
+                if not self._closing:
+                    self._step()
+                if self.last_poll >= next_look:
+                    next_look = self.last_poll + _LOOK_AT_ENDS
+                    self._look_at_ends()
+        except Exception as error:
+            log.debug("intake", exc_info=True)
+            self._fatal(f"intake: {type(error).__name__}: {error}")
+
+    def _step(self) -> None:
+        room = self._room.records() - self._seeking
+        if self._seeking or room <= 0:
+            self._without_room()
+            return
+        self._no_room_since = None
+        if self._held:
+            self._hold(False)
+        try:
+            batch = self._fetch(room)
+        except Exception:
+            log.exception("fetching records raised; going back to what was delivered last")
+            self._ask_to_seek()
+            return
+        if batch:
+            self._deliver(batch)
+
+    def _fetch(self, room: int) -> list[Message]:
+        # consume(n, timeout) would wait for n records or the whole timeout; poll returns with the first.
+        first = self._consumer.poll(_POLL)
+        self.last_poll = time.monotonic()
+        if first is None:
+            return []
+        batch = [first]
+        most_bytes = self._room.bytes()
+        size = len(first)
+        while len(batch) < room and size < most_bytes:
+            more = self._consumer.consume(min(_CHUNK, room - len(batch)), 0)
+            batch += more
+            size += sum(map(len, more))
+            if len(more) < _CHUNK or len(batch) > 4 * _CHUNK:
+                break
+        return batch
+
+    def _deliver(self, batch: list[Message]) -> None:
+        # The client's stubs say Optional where a message without an error has a value.
+        records = cast("list[Record]", [message for message in batch if message.error() is None])
+        if records:
+            size = sum(map(len, batch))
+            self.posted_records += len(records)
+            self.posted_bytes += size
+            self._post(Polled(records, time.time(), size))
+        if len(records) < len(batch):
+            for message in batch:
+                error = message.error()
+                if error is not None:
+                    self._on_message_error(message, error)
+
+    def _without_room(self) -> None:
+        """Wait for room without polling; when it lasts, pause everything and poll on, for the group's sake."""
+        now = time.monotonic()
+        if self._no_room_since is None:
+            self._no_room_since = now
+        if not self._seeking and not self._held and now - self._no_room_since >= _PAUSE_AFTER:
+            self._hold(True)
+        if self._held:
+            try:
+                message = self._consumer.poll(_POLL)
+            except Exception:
+                log.exception("polling raised; going back to what was delivered last")
+                self._ask_to_seek()
+                return
+            if message is not None:  # an event, or a record that was on its way before the pause
+                self._deliver([message])
+        else:
+            self._execute_commands(wait=_HOLD)
+        self.last_poll = time.monotonic()
+
+    def _hold(self, hold: bool) -> None:
+        self._held = hold
+        change = self._consumer.pause if hold else self._consumer.resume
+        change([Position(*name) for name in self._assigned - self._paused])
+
+    def _look_at_ends(self) -> None:
+        """Note the log ends that fetches brought along (no call to the broker), for the lag."""
+        ends = {}
+        for name in self._assigned:
+            _, end = self._consumer.get_watermark_offsets(Position(*name), cached=True)
+            if end >= 0:
+                ends[name] = end
+        self.log_ends = ends
+
+    def _execute_commands(self, wait: float = 0.0) -> None:
+        try:
+            if wait:
+                self._commands.get(timeout=wait)()
+            while not self._closing:
+                self._commands.get_nowait()()
+        except queue.Empty:
+            return
+
+    # -- commands -----------------------------------------------------------------------------------------------
+
+    def _commit(self, items: Sequence[CommitItem]) -> None:
+        self._committing = {item.topic_partition: item.epoch for item in items}
+        try:
+            self._consumer.commit(offsets=[_position(item) for item in items], asynchronous=True)
+        except KafkaException as error:
+            self._committed(error.args[0], [])
+
+    def _set_paused(self, partitions: Iterable[TopicPartition], paused: bool) -> None:
+        names = [name for name in partitions if name in self._assigned]
+        (self._paused.update if paused else self._paused.difference_update)(names)
+        if names and not self._held:
+            change = self._consumer.pause if paused else self._consumer.resume
+            change([Position(*name) for name in names])
+
+    def _ask_to_seek(self) -> None:
+        # Nothing more is fetched until the answer: a record beyond the gap would make it look delivered.
+        self.seeks_back += 1
+        self._seeking = True
+        self._post(FetchFailed())
+
+    def _seek(self, positions: Sequence[tuple[TopicPartition, int]]) -> None:
+        for name, offset in positions:
+            if name in self._assigned:
+                self._consumer.seek(Position(*name, offset))
+        self._seeking = False
+
+    def _close(self, items: Sequence[CommitItem], deadline: float) -> None:
+        # Everything is drained and fenced. The commit is asynchronous and waited for: a synchronous one would block
+        # for 45 s when the broker is gone. Heartbeats stop in close(), so nothing may be left to drain there.
+        self._closing = True
+        if items:
+            self._commit(items)
+            while self._committing and time.monotonic() < deadline - 0.5:
+                self._consumer.poll(0.05)
+        self._consumer.close()
+
+    # -- callbacks of the client, in this thread ------------------------------------------------------------------
+
+    def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
+        def guarded(*arguments: object) -> None:
+            try:
+                callback(*arguments)
+            except Exception as error:
+                log.debug("callback", exc_info=True)
+                self._fatal(f"intake: {type(error).__name__} in a callback: {error}")
+
+        return guarded
+
+    def _on_assign(self, consumer: Consumer, partitions: list[Position]) -> None:
+        self.joined = True
+        if self._closing:
+            return
+        self.rebalances["assigned"] += 1
+        assignments = self._positions.resolve(consumer, partitions)
+        names = {assignment.topic_partition for assignment in assignments}
+        self._assigned |= names
+        self._paused -= names
+        # Order: the loop hears of the assignment before any record of it can be fetched.
+        self._post(Assigned(assignments))
+        consumer.incremental_assign([Position(*given.topic_partition, given.start) for given in assignments])
+        if names:  # a pause outlives an assignment in librdkafka
+            (consumer.pause if self._held else consumer.resume)([Position(*name) for name in names])
+        log.info("assigned", extra={"partitions": _listed(names)})
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[Position]) -> None:
+        if self._closing:
+            return
+        self.rebalances["revoked"] += 1
+        names = [TopicPartition(position.topic, position.partition) for position in partitions]
+        self._give_up(names, lost=False)
+        items = self._await_release()
+        if items:
+            try:
+                consumer.commit(offsets=[_position(item) for item in items], asynchronous=False)
+            except KafkaException as error:
+                log.warning("the last commit of revoked partitions failed: %s", error)
+        log.info("revoked", extra={"partitions": _listed(names)})
+
+    def _await_release(self) -> list[CommitItem]:
+        try:
+            return self._released.get(timeout=self._revoke_timeout + 5.0)
+        except queue.Empty:
+            self._fatal("intake: the loop did not answer a revoke")
+            return []
+
+    def _on_lost(self, consumer: Consumer, partitions: list[Position]) -> None:
+        if self._closing:
+            return
+        self.rebalances["lost"] += 1
+        names = [TopicPartition(position.topic, position.partition) for position in partitions]
+        self._give_up(names, lost=True)
+        self._await_release()
+        log.warning("lost: the group gave these partitions away while we were not heard", extra={"partitions": _listed(names)})
+
+    def _give_up(self, names: list[TopicPartition], *, lost: bool) -> None:
+        self._assigned.difference_update(names)
+        self._paused.difference_update(names)
+        self._post(Revoked(names, time.monotonic() + self._revoke_timeout, lost))
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[Position]) -> None:
+        self._committed(error, partitions)
+
+    def _committed(self, error: KafkaError | None, partitions: list[Position]) -> None:
+        failed = {TopicPartition(p.topic, p.partition): p.error for p in partitions if p.error is not None}
+        results: list[tuple[TopicPartition, int, str | None]] = []
+        for name, epoch in self._committing.items():
+            why = failed.get(name) or error
+            results.append((name, epoch, None if why is None else why.str()))
+        self._committing = {}
+        if results:
+            self._post(Committed(results))
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self._fatal(f"consumer: {error.str()}")
+        else:
+            log.warning("consumer: %s", error.str(), extra={"client": "consumer"})
+
+    def _on_message_error(self, message: Message, error: KafkaError) -> None:
+        code = error.code()
+        name = TopicPartition(message.topic() or "", message.partition() or 0)
+        if code == KafkaError._PARTITION_EOF:
+            self._post(EndReached(name, message.offset() or 0))
+        elif code == KafkaError._AUTO_OFFSET_RESET:
+            if name in self._assigned:
+                self._skip_lost(name, error)
+        elif error.fatal() or code == KafkaError._FATAL:
+            self._fatal(f"consumer: {error.str()}")
+        else:
+            log.warning("consumer: %s", error.str(), extra={"topic": name.topic, "client": "consumer"})
+
+    def _skip_lost(self, name: TopicPartition, error: KafkaError) -> None:
+        """The log no longer has the next offset: say so, count it, and go on at the earliest."""
+        start, lost = self._positions.earliest(self._consumer, name)
+        self.offset_loss[name.topic] = self.offset_loss.get(name.topic, 0) + max(lost, 1)
+        log.error(
+            "records were lost: the log no longer has the next offset; going on at the earliest",
+            extra={"topic": name.topic, "partition": name.partition, "lost": lost, "start": start, "error": error.str()},
+        )
+        self._consumer.seek(Position(*name, start))
+
+
+def _position(item: CommitItem) -> Position:
+    return Position(*item.topic_partition, item.offset, item.metadata)
+
+
+def _listed(names: Iterable[TopicPartition]) -> str:
+    return " ".join(sorted(map(str, names)))

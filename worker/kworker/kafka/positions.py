@@ -1,0 +1,113 @@
+"""Where an assigned partition starts, what its last owner left in the commit metadata, and what the broker keeps.
+
+Everything here runs inside the assign callback, in the intake thread, and every call is bounded.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as Position
+
+from kworker.core.events import Assignment
+from kworker.core.metadata import Alphabet, decode, filler
+from kworker.task import TopicPartition
+
+log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+_CALL = 10.0
+_REFUSED = {KafkaError.OFFSET_METADATA_TOO_LARGE, KafkaError.INVALID_COMMIT_OFFSET_SIZE}
+_TRIES = 6
+
+
+class Positions:
+    """Resolves start positions. `start_from`: earliest or latest, for a group without a committed offset.
+
+    `probed`: told once which alphabet the broker keeps in commit metadata; None if it keeps none.
+    """
+
+    def __init__(self, start_from: str, probed: Callable[[Alphabet | None], None]) -> None:
+        self._start_from = start_from
+        self._probed: Callable[[Alphabet | None], None] | None = probed
+
+    def resolve(self, consumer: Consumer, partitions: list[Position]) -> list[Assignment]:
+        """The start of each partition, with the committed offset and its metadata.
+
+        Raises KafkaException when the broker does not answer within a minute; the worker cannot go on then.
+        """
+        if not partitions:
+            return []
+        committed = _patiently(lambda: consumer.committed(partitions, timeout=_CALL))
+        assignments = []
+        for position in committed:
+            if position.error is not None:
+                raise KafkaException(position.error)
+            name = TopicPartition(position.topic, position.partition)
+            if position.offset >= 0:
+                assignments.append(Assignment(name, position.offset, position.offset, position.metadata or ""))
+            else:
+                low, high = self._watermarks(consumer, name)
+                assignments.append(Assignment(name, high if self._start_from == "latest" else low, None))
+        if self._probed is not None:
+            self._probe(consumer, assignments[0])
+        return assignments
+
+    def earliest(self, consumer: Consumer, name: TopicPartition) -> tuple[int, int]:
+        """The first offset the log has, and how many committed ones before it are gone."""
+        low, high = self._watermarks(consumer, name)
+        committed = _patiently(lambda: consumer.committed([Position(*name)], timeout=_CALL))[0].offset
+        lost = low - committed if 0 <= committed < low else max(0, committed - high)
+        return low, lost
+
+    def _watermarks(self, consumer: Consumer, name: TopicPartition) -> tuple[int, int]:
+        low, high = _patiently(lambda: consumer.get_watermark_offsets(Position(*name), timeout=_CALL))
+        return low, high
+
+    def _probe(self, consumer: Consumer, given: Assignment) -> None:
+        """Write metadata as long as it can get, with the meaning of what is stored, and read it back.
+
+        Some brokers count bytes, some drop metadata silently (Tansu 0.6): without this, finished work would be
+        forgotten unnoticed, or every commit refused.
+        """
+        restored = decode(given.metadata, given.start)
+        bounds = restored.bounds if restored else []
+        name = given.topic_partition
+        for alphabet in (Alphabet.WIDE, Alphabet.ASCII):
+            text = filler(given.start, bounds, alphabet)
+            try:
+                answer = consumer.commit(offsets=[Position(*name, given.start, text)], asynchronous=False)
+                if answer and answer[0].error is not None:
+                    raise KafkaException(answer[0].error)
+                kept = consumer.committed([Position(*name)], timeout=_CALL)[0]
+            except KafkaException as error:
+                if error.args[0].code() in _REFUSED:
+                    continue
+                log.info("commit metadata could not be probed now, so it will be later: %s", error)
+                return
+            if kept.metadata == text:
+                self._report(alphabet)
+                return
+        self._report(None)
+
+    def _report(self, alphabet: Alphabet | None) -> None:
+        if alphabet is None:
+            log.warning("this broker does not keep commit metadata: after a crash, tasks that were done may run again")
+        if self._probed is not None:
+            self._probed(alphabet)
+            self._probed = None
+
+
+def _patiently(call: Callable[[], _Result]) -> _Result:
+    for attempt in range(1, _TRIES):
+        try:
+            return call()
+        except KafkaException as error:
+            log.warning("the broker did not say where to start (%d of %d): %s", attempt, _TRIES, error)
+            time.sleep(0.5)  # between two tries of a call that failed at once; nothing is assumed to be done by then
+    return call()

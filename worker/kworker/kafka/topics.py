@@ -1,0 +1,184 @@
+"""The topics kworker reads about and makes: what is there, and a dead-letter topic for each source.
+
+Every call is bounded by a budget and answers with values: what could not be done is a `TopicFault` with the command
+that does it. A dead-letter topic has its source's partitions, the broker's default replication, room for the error
+headers (WIRE.md "Sizes"), and keeps dead letters for 30 days, never compacted: a broker's default of a few hours, or
+of compaction, would lose them silently. Whoever wants it otherwise creates the topic first: one that exists is left
+as it is.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but its types do not re-export them
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+)
+from msgspec import Struct
+
+HEADER_ROOM = 64 * 1024
+"""Bytes that a dead-letter topic takes beyond its source's max.message.bytes."""
+
+RETENTION_MS = 30 * 86_400_000
+"""How long a dead-letter topic made by kworker keeps its records."""
+
+BUDGET = 10.0
+"""Seconds that one call of `Topics` may take, whatever the broker does."""
+
+_MOCK = "mockCluster"  # how librdkafka's mock cluster (kafka/embedded.py) names itself; its admin calls time out
+_ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
+_UNREACHABLE = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
+
+
+class TopicInfo(Struct, frozen=True):
+    """What the broker says of a topic: `partitions` is 0 when there is none; `error` says why nothing is known."""
+
+    partitions: int = 0
+    error: str = ""
+
+
+class TopicFault(Struct, frozen=True):
+    """A topic that is not as it must be: what is wrong, and the command that puts it right (or '')."""
+
+    topic: str
+    what: str
+    command: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}; create it with: {self.command}" if self.command else self.what
+
+
+class Topics:
+    """Asks for and creates topics through an admin client of its own. `settings`: its librdkafka properties."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = dict(settings)
+        self._client = AdminClient({**self._settings, "allow.auto.create.topics": False})
+        self._mock = False
+
+    def describe(self, names: Iterable[str], budget: float = BUDGET) -> dict[str, TopicInfo]:
+        """What is known of each topic. Asking creates none. `budget`: seconds for all of them."""
+        deadline = time.monotonic() + budget
+        found: dict[str, TopicInfo] = {}
+        unreachable = ""
+        for name in names:
+            if unreachable:
+                found[name] = TopicInfo(error=unreachable)
+                continue
+            try:
+                metadata = self._client.list_topics(name, timeout=_left(deadline))
+            except KafkaException as failure:
+                cause: KafkaError = failure.args[0]
+                found[name] = TopicInfo(error=cause.str())
+                if cause.code() in _UNREACHABLE:
+                    unreachable = cause.str()
+            else:
+                self._mock = str(metadata.cluster_id).startswith(_MOCK)
+                topic = metadata.topics[name]
+                error = topic.error
+                found[name] = TopicInfo(
+                    len(topic.partitions), "" if error is None or error.code() in _ABSENT else error.str()
+                )
+        return found
+
+    def ensure_dead_letters(
+        self, pairs: Mapping[str, str], *, create: bool, budget: float = BUDGET
+    ) -> list[TopicFault]:
+        """See that each dead-letter topic of `pairs` (source -> dead-letter topic) exists; returns what is missing.
+
+        create: make those that are missing; without it they are only reported. Raises nothing.
+        """
+        deadline = time.monotonic() + budget
+        known = self.describe(dict.fromkeys([*pairs.values(), *pairs]), budget)
+        faults: list[TopicFault] = []
+        wanted: dict[str, list[str]] = {}
+        for source, target in pairs.items():
+            if error := known[target].error:
+                faults.append(TopicFault(target, f"dead-letter topic {target!r}: {error}"))
+            elif not known[target].partitions:
+                wanted.setdefault(target, []).append(source)
+        sizes = self._sizes([source for sources in wanted.values() for source in sources], deadline)
+        plans: list[NewTopic] = []
+        for target, sources in wanted.items():
+            partitions = max(known[source].partitions for source in sources)
+            if partitions:
+                plans.append(_plan(target, partitions, [sizes[source] for source in sources if source in sizes]))
+            else:
+                why = known[sources[0]].error or "it does not exist"
+                what = f"dead-letter topic {target!r} is missing, and its source {sources[0]!r} cannot be read: {why}"
+                faults.append(TopicFault(target, what))
+        if not create:
+            return faults + [self._fault(plan, "is missing") for plan in plans]
+        return faults + (self._touch(plans, deadline) if self._mock else self._create(plans, deadline))
+
+    def _sizes(self, sources: list[str], deadline: float) -> dict[str, int]:
+        """max.message.bytes of each source; those that may not be asked are left to the broker's default."""
+        if self._mock or not sources:
+            return {}
+        resources = [ConfigResource(ConfigResource.Type.TOPIC, source) for source in sources]
+        sizes: dict[str, int] = {}
+        for resource, answer in self._client.describe_configs(resources, request_timeout=_left(deadline)).items():
+            with suppress(KafkaException, TimeoutError, KeyError):
+                sizes[resource.name] = int(answer.result(_left(deadline))["max.message.bytes"].value)
+        return sizes
+
+    def _create(self, plans: list[NewTopic], deadline: float) -> list[TopicFault]:
+        if not plans:
+            return []
+        faults: list[TopicFault] = []
+        left = _left(deadline)
+        answers = self._client.create_topics(plans, request_timeout=left, operation_timeout=left)
+        for plan in plans:
+            try:
+                answers[plan.topic].result(_left(deadline))
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another worker was faster
+                    faults.append(self._fault(plan, f"could not be created: {error.args[0].str()}"))
+            except TimeoutError:
+                faults.append(self._fault(plan, "could not be created: no answer in time"))
+        return faults
+
+    def _touch(self, plans: list[NewTopic], deadline: float) -> list[TopicFault]:
+        """On the mock cluster a metadata request is what creates a topic."""
+        client = AdminClient({**self._settings, "allow.auto.create.topics": True})
+        faults = []
+        for plan in plans:
+            try:
+                error = client.list_topics(plan.topic, timeout=_left(deadline)).topics[plan.topic].error
+            except KafkaException as failure:
+                error = failure.args[0]
+            if error is not None:
+                faults.append(self._fault(plan, f"could not be created: {error.str()}"))
+        return faults
+
+    def _fault(self, plan: NewTopic, what: str) -> TopicFault:
+        command = [
+            "kafka-topics.sh",
+            "--bootstrap-server",
+            str(self._settings.get("bootstrap.servers", "")),
+            "--create",
+        ]
+        if str(self._settings.get("security.protocol", "plaintext")).lower() != "plaintext":
+            command += ["--command-config", "client.properties"]
+        command += ["--topic", plan.topic, "--partitions", str(plan.num_partitions)]
+        for name, value in (plan.config or {}).items():
+            command += ["--config", f"{name}={value}"]
+        return TopicFault(plan.topic, f"dead-letter topic {plan.topic!r} {what}", shlex.join(command))
+
+
+def _plan(target: str, partitions: int, sizes: list[int]) -> NewTopic:
+    config = {"cleanup.policy": "delete", "retention.ms": str(RETENTION_MS)}
+    if sizes:
+        config["max.message.bytes"] = str(min(max(sizes) + HEADER_ROOM, 2**31 - 1))
+    return NewTopic(target, num_partitions=partitions, replication_factor=-1, config=config)
+
+
+def _left(deadline: float) -> float:
+    return max(0.1, deadline - time.monotonic())

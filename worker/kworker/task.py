@@ -1,0 +1,144 @@
+"""The frozen values that travel through a worker: a record's task, and what came of running it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from msgspec import Struct
+
+Headers = list[tuple[str, bytes | None]]
+"""Record headers as the Kafka client gives them: in order, names may repeat, a value may be null."""
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}"
+
+
+class Record(Protocol):
+    """A Kafka record. confluent_kafka.Message is one; tests bring their own."""
+
+    def topic(self) -> str:
+        """The topic it was read from."""
+
+    def partition(self) -> int:
+        """The partition it was read from."""
+
+    def offset(self) -> int:
+        """Its offset."""
+
+    def key(self) -> bytes | None:
+        """The key's bytes, or None."""
+
+    def value(self) -> bytes | None:
+        """The value's bytes, or None."""
+
+    def headers(self) -> Headers | None:
+        """The headers, or None when there are none."""
+
+    def timestamp(self) -> tuple[int, int]:
+        """(kind, milliseconds since the epoch)."""
+
+
+class Reason(StrEnum):
+    """Why a record was set aside: the closed set of `kworker-reason`."""
+
+    UNDECODABLE = "undecodable"
+    UNROUTABLE = "unroutable"
+    INVALID = "invalid"
+    REJECTED = "rejected"
+    EXHAUSTED = "exhausted"
+    TIMED_OUT = "timed-out"
+    CRASHED = "crashed"
+    EXPIRED = "expired"
+
+
+class Task(Struct, frozen=True, gc=False):
+    """One decoded message: what to run, with what.
+
+    `value` is the payload as it came; it becomes typed arguments in the slot that runs the task.
+    `timestamp` is the record's, in milliseconds since the epoch (0 when the record has none);
+    `deadline` (seconds since the epoch) is the time after which running makes no sense.
+    """
+
+    name: str
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp: int
+    content_type: str = ""
+    given_id: str | None = None
+    deadline: float | None = None
+    reply_to: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The publisher's id, or `topic/partition/offset`."""
+        return self.given_id or f"{self.topic}/{self.partition}/{self.offset}"
+
+
+class ErrorInfo(Struct, frozen=True, gc=False):
+    """An error as text, capped when it was made: nothing of a plugin's exception object travels further."""
+
+    type: str
+    message: str
+    stack: str = ""
+
+
+class Publication(Struct, frozen=True, gc=False):
+    """A message that a task publishes with its success: acknowledged before its offset completes."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class Success(Struct, frozen=True, gc=False):
+    """The task returned. `result` is what it returned; `publish` what it queued by `ctx.publish()`."""
+
+    result: object = None
+    publish: tuple[Publication, ...] = ()
+
+
+class Failed(Struct, frozen=True, gc=False):
+    """The task raised; the retry policy decides. `after` is the wait it asked for, in seconds."""
+
+    error: ErrorInfo
+    after: float | None = None
+
+
+class Refused(Struct, frozen=True, gc=False):
+    """It can never succeed (rejected, invalid, undecodable): a dead letter at once."""
+
+    reason: Reason
+    error: ErrorInfo
+
+
+class TimedOut(Struct, frozen=True, gc=False):
+    """The task ran beyond its timeout."""
+
+    error: ErrorInfo
+
+
+class Crashed(Struct, frozen=True, gc=False):
+    """The process that ran the task died."""
+
+    error: ErrorInfo
+
+
+Outcome = Success | Failed | Refused | TimedOut | Crashed
+"""What an executor may report of one attempt: a closed set."""
+
+SUCCESS = Success()
+"""The success of a task that returned None and published nothing: one object for all of them."""
+

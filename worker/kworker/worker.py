@@ -1,0 +1,367 @@
+"""The worker: one loop that takes events from the mailbox, asks the engine, and performs what it answers.
+
+Owns the loop, its threads and their order of start and stop. Every step of a stop has a deadline, and nothing of a
+plugin's runs in the loop or in the intake thread.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import queue
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+from kworker.codecs.arguments import Signature
+from kworker.config import Config
+from kworker.core import actions as do
+from kworker.core import events as on
+from kworker.core.engine import Engine, EngineSettings, TopicRules
+from kworker.core.metadata import Alphabet
+from kworker.core.publication import message
+from kworker.core.retry import RetryPolicy
+from kworker.core.route import Route
+from kworker.executors.base import Executor
+from kworker.executors.threads import ThreadExecutor
+from kworker.health import AdminServer
+from kworker.instruments import Instruments, task_fields
+from kworker.kafka.consumer import Intake
+from kworker.kafka.producer import ForwardProducer
+from kworker.kafka.settings import admin_settings, consumer_settings, producer_settings
+from kworker.kafka.topics import Topics
+from kworker.logs import dropped
+from kworker.mailbox import Command, Mailbox
+from kworker.registry import LoadedTask, Registry
+from kworker.task import Publication
+
+log = logging.getLogger("kworker")
+
+EXIT_OK, EXIT_FATAL, EXIT_UNFINISHED, EXIT_WATCHDOG = 0, 3, 4, 6
+
+_WATCH = 0.1  # seconds between two looks at deadlines while something runs
+_IDLE_WATCH = 1.0
+_CLOSE = 8.0  # to commit, leave the group and tear plugins down, after the drain
+_CLOSE_NOW = 0.8
+
+
+def run_worker(config: Config) -> int:
+    """Run a worker in the foreground until a signal or a fault ends it; returns its exit code.
+
+    Raises ConfigError (2) or PluginError (5) when it cannot start.
+    """
+    registry = Registry.load(
+        allow=config.plugins,
+        settings=config.plugin_settings,
+        overrides=config.tasks,
+        bind=Signature,
+        executors=("thread",),
+    )
+    if not registry.tasks:
+        log.warning("no plugin offers a task: every record will be a dead letter `unroutable`; see `kworker plugins`")
+    return Worker(config, registry).run()
+
+
+class Worker:
+    """One worker process. See the module."""
+
+    def __init__(self, config: Config, registry: Registry) -> None:
+        self._config = config
+        self._registry = registry
+        self._mailbox = Mailbox()
+        self._executors: dict[str, Executor] = {
+            "thread": ThreadExecutor(config.concurrency, registry.tasks, self._mailbox, _publication)
+        }
+        self._engine = Engine(
+            _engine_settings(config, self._executors),
+            {name: _route(task, config) for name, task in registry.tasks.items()},
+            random.random,
+        )
+        self._producer = ForwardProducer(producer_settings(config), self._mailbox.post, self._fatal)
+        self._intake = Intake(
+            consumer_settings(config),
+            config.topics,
+            post=self._mailbox.post,
+            room=self,
+            fatal=self._fatal,
+            probed=self._probed,
+            start_from=config.start_from,
+            revoke_timeout=config.revoke_timeout,
+        )
+        self._instruments = Instruments(config, self._engine, self._intake, self._executors, dropped)
+        self._admin = AdminServer(
+            config.admin_host,
+            config.admin_port,
+            explicit=config.admin_port_explicit,
+            metrics=self._instruments.metrics.page,
+            live=self._instruments.live,
+            ready=self._instruments.ready,
+            status=self._instruments.status,
+        )
+        self._topic_work: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+        self._topics_seen: set[str] = set()
+        self._taken_records = 0
+        self._taken_bytes = 0
+        self._next_watch = 0.0
+        self._stops = 0
+        self._code_when_drained = EXIT_OK
+        self._code: int | None = None
+        self._final_commit: list[do.CommitItem] = []
+        self._performers = {
+            do.Start: self._start,
+            do.Send: lambda action: self._producer.send(action.forwards),
+            do.Commit: lambda action: self._intake.commit(action.items),
+            do.Pause: lambda action: self._intake.pause(action.partitions),
+            do.Resume: lambda action: self._intake.resume(action.partitions),
+            do.SeekBack: lambda action: self._intake.seek_back(action.positions),
+            do.Released: lambda action: self._intake.release(action.commit),
+            do.CreateTopics: lambda action: self._topic_work.put(dict(action.missing)),
+            do.Withdraw: self._withdraw,
+            do.Cancel: self._cancel,
+            do.Drained: self._drained,
+        }
+
+    def run(self) -> int:
+        """Start everything, loop until the end is decided, stop everything; returns the exit code."""
+        self._admin.start()
+        log.info(
+            "admin port open",
+            extra={"metrics": f"http://{self._config.admin_host}:{self._admin.port}/metrics", "pid": os.getpid()},
+        )
+        self._registry.setup()  # before the group is joined: a plugin that cannot be set up disturbs nobody
+        restore = self._take_signals()
+        try:
+            threading.Thread(target=self._keep_topics, name="kworker-topics", daemon=True).start()
+            self._producer.start()
+            self._intake.start()
+            self._instruments.expect_life(time.monotonic())
+            threading.Thread(target=self._watchdog, name="kworker-watchdog", daemon=True).start()
+            code = self._loop()
+        finally:
+            for number, previous in restore.items():
+                signal.signal(number, previous)
+        self._shut_down()
+        log.info("stopped", extra={"code": code})
+        return code
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    def _loop(self) -> int:
+        mailbox, engine, clock = self._mailbox, self._engine, time.monotonic
+        while self._code is None:
+            now = clock()
+            for event in mailbox.take(min(engine.next_due, self._next_watch) - now):
+                self._take(event)
+            now = clock()
+            self._instruments.liveness.beat("loop", now)
+            if now >= engine.next_due:
+                self._perform(engine.handle(on.Tick(), now))
+            if now >= self._next_watch:
+                self._watch(now)
+        return self._code
+
+    def _take(self, event: on.Event | Command) -> None:
+        if callable(event):
+            event()
+            return
+        if event.__class__ is on.Finished:
+            assert isinstance(event, on.Finished)
+            self._instruments.observe(event.reports)
+        elif event.__class__ is on.Polled:
+            assert isinstance(event, on.Polled)
+            self._taken_records += len(event.records)
+            self._taken_bytes += event.size
+        elif event.__class__ is on.Assigned:
+            assert isinstance(event, on.Assigned)
+            self._meet_topics(event)
+        self._perform(self._engine.handle(event, time.monotonic()))
+
+    def _perform(self, actions: list[do.Action]) -> None:
+        performers = self._performers
+        for action in actions:
+            performers[type(action)](action)  # type: ignore[operator]  # mypy cannot pair a type with its performer
+
+    def _start(self, action: do.Start) -> None:
+        self._executors[action.executor].submit(action.entries)
+
+    def _withdraw(self, action: do.Withdraw) -> None:
+        entries = [entry for executor in self._executors.values() for entry in executor.withdraw()]
+        self._perform(self._engine.handle(on.Withdrawn(entries), time.monotonic()))
+
+    def _cancel(self, action: do.Cancel) -> None:
+        for executor in self._executors.values():
+            executor.cancel(action.partitions)
+
+    def _watch(self, now: float) -> None:
+        busy = self._engine.pressure.unfinished > 0
+        self._next_watch = now + (_WATCH if busy else _IDLE_WATCH)
+        lost = 0
+        for executor in self._executors.values():
+            executor.watch(now)
+            lost += executor.lost
+        if lost > self._config.lost_slots and self._stops == 0:
+            log.error("too many slots are lost to tasks that hang: ending, for a restart", extra={"lost": lost})
+            self._stop(EXIT_WATCHDOG)
+
+    # -- room for the intake: read by its thread, written by the loop --------------------------------------------
+
+    def records(self) -> int:
+        """How many more records the loop can take, those on their way to it subtracted."""
+        return self._engine.room - (self._intake.posted_records - self._taken_records)
+
+    def bytes(self) -> int:
+        """How many more bytes the loop can take."""
+        return self._engine.pressure.room_bytes - (self._intake.posted_bytes - self._taken_bytes)
+
+    def _probed(self, alphabet: Alphabet | None) -> None:
+        self._mailbox.post(lambda: self._engine.set_alphabet(alphabet))
+
+    # -- topics of our own --------------------------------------------------------------------------------------
+
+    def _meet_topics(self, event: on.Assigned) -> None:
+        new = {given.topic_partition.topic for given in event.partitions} - self._topics_seen
+        for topic in new:
+            self._instruments.metrics.know_topic(topic)
+        if new:
+            self._topics_seen |= new
+            self._topic_work.put({topic: self._config.dead_letter(topic) for topic in new})
+
+    def _keep_topics(self) -> None:
+        topics = Topics(admin_settings(self._config))
+        while True:
+            pairs = self._topic_work.get()
+            for fault in topics.ensure_dead_letters(pairs, create=self._config.create_topics):
+                log.error("%s", fault, extra={"topic": fault.topic})
+
+    # -- signals and ends ---------------------------------------------------------------------------------------
+
+    def _take_signals(self) -> dict[int, Any]:
+        if threading.current_thread() is not threading.main_thread():
+            return {}  # a worker inside a test or another program: its owner calls stop()
+        actions: dict[int, Command] = {
+            signal.SIGTERM: self._stop,
+            signal.SIGINT: self._stop,
+            signal.SIGQUIT: self._stop_now,
+            signal.SIGUSR1: lambda: self._perform(self._engine.handle(on.Quiet(), time.monotonic())),
+            signal.SIGUSR2: self._dump,
+        }
+
+        def post(number: int, frame: FrameType | None) -> None:
+            self._mailbox.post(actions[number])
+
+        return {number: signal.signal(number, post) for number in actions}
+
+    def stop(self) -> None:
+        """Ask for a stop, as SIGTERM does; safe from any thread."""
+        self._mailbox.post(self._stop)
+
+    def _stop(self, code: int = EXIT_OK) -> None:
+        self._stops += 1
+        if self._stops > 1:
+            self._stop_now()
+            return
+        self._code_when_drained = code
+        self._instruments.stopping = True
+        log.info("stopping: no more records are taken; what runs may finish", extra={"within": self._config.drain_timeout})
+        now = time.monotonic()
+        self._perform(self._engine.handle(on.StopRequested(now + self._config.drain_timeout), now))
+
+    def _stop_now(self) -> None:
+        self._stops += 2
+        self._code_when_drained = EXIT_UNFINISHED
+        self._instruments.stopping = True
+        now = time.monotonic()
+        self._perform(self._engine.handle(on.StopRequested(now), now))
+
+    def _drained(self, action: do.Drained) -> None:
+        if action.unfinished:
+            log.warning("the stop's deadline passed", extra={"unfinished": action.unfinished})
+        self._final_commit = action.commit
+        self._code = self._code_when_drained or (EXIT_UNFINISHED if action.unfinished else EXIT_OK)
+
+    def _shut_down(self) -> None:
+        """Commit, leave, tear down: within the time that is left for it, whatever hangs."""
+        deadline = time.monotonic() + (_CLOSE_NOW if self._stops > 1 else _CLOSE)
+        if not self._intake.close(self._final_commit, deadline - time.monotonic()):
+            log.warning("the group could not be left in time; it will notice by the session timeout")
+        left = self._producer.stop(max(0.1, min(1.0, deadline - time.monotonic())))
+        if left:
+            log.warning("records were not acknowledged before the end; their offsets are open", extra={"records": left})
+        for executor in self._executors.values():
+            executor.stop()
+        teardown = threading.Thread(target=self._registry.teardown, name="kworker-teardown", daemon=True)
+        teardown.start()
+        teardown.join(max(0.1, deadline - time.monotonic()))
+        if teardown.is_alive():
+            log.warning("a plugin's teardown did not end in time")
+        self._admin.stop(0.5)
+
+    def _fatal(self, why: str) -> None:
+        """A client cannot go on: end now. Nothing is committed, so what is unfinished runs again elsewhere."""
+
+        def end() -> None:
+            log.critical("fatal: %s", why)
+            self._final_commit = []
+            self._stops += 2
+            self._code = EXIT_FATAL
+
+        self._mailbox.post(end)
+
+    def _watchdog(self) -> None:
+        """End the process when the loop or the intake has stopped moving: its supervisor restarts it."""
+        while True:
+            time.sleep(1.0)
+            reasons = self._instruments.live()
+            if reasons and self._code is None:
+                log.critical("watchdog: %s", "; ".join(reasons))
+                faulthandler.dump_traceback(sys.__stderr__ or sys.stderr, all_threads=True)
+                os._exit(EXIT_WATCHDOG)
+
+    def _dump(self) -> None:
+        """SIGUSR2: every running task, and the stack of every thread, to the log."""
+        for executor in self._executors.values():
+            for item in executor.running():
+                seconds = round(time.monotonic() - item.since, 3)
+                log.info("running", extra={**task_fields(item.entry), "slot": item.slot, "seconds": seconds})
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        for ident, frame in sys._current_frames().items():
+            log.info("stack of %s", names.get(ident, ident), extra={"stack": _stack(frame)})
+
+
+def _stack(frame: FrameType) -> str:
+    import traceback
+
+    return "".join(traceback.format_stack(frame)[-12:])
+
+
+def _publication(task: str, payload: object, *, topic: str, key: str | bytes | None, id: str, headers: Mapping[str, str | bytes] | None) -> Publication:
+    return message(task, payload, topic=topic, key=key, id=id, headers=headers, now=time.time())
+
+
+def _route(task: LoadedTask, config: Config) -> Route:
+    spec = task.spec
+    policy = RetryPolicy(spec.max_attempts, spec.wait, *([spec.stop] if spec.stop is not None else []))
+    return Route(spec.name, spec.executor, policy, spec.concurrency)
+
+
+def _engine_settings(config: Config, executors: Mapping[str, Executor]) -> EngineSettings:
+    return EngineSettings(
+        group=config.group,
+        worker=f"{socket.gethostname()}-{os.getpid()}",
+        slots={kind: executor.capacity for kind, executor in executors.items()},
+        order=config.order,
+        most_records=config.max_in_memory,
+        most_bytes=config.max_in_memory_bytes,
+        commit_interval=config.commit_interval,
+        topics={
+            topic: TopicRules(settings.task, config.dead_letter(topic))
+            for topic, settings in config.topic_settings.items()
+        },
+    )
