@@ -193,7 +193,7 @@ def test_defaults_are_the_functions_own_objects() -> None:
     shared: list[int] = [1]
     mark = object()
 
-    def function(x: list[int] = shared, y: object = mark, z: int = None) -> None: ...  # type: ignore[assignment]  # noqa: B006, RUF013  # a plugin may be this sloppy
+    def function(x: list[int] = shared, y: object = mark, z: int = None) -> None: ...  # type: ignore[assignment]  # noqa: RUF013  # a plugin may be this sloppy
 
     (x, y, z), _ = bind(function, b"{}")
     assert x is shared

@@ -103,6 +103,8 @@ def test_of_duplicate_keys_the_last_wins() -> None:
         (nested(64), ""),
         (nested(65), "too_deep"),
         (nested(100_000), "too_deep"),
+        (b"[" * 64, "syntax"),
+        (b"[" * 65, "too_deep"),
         (b"[" * 100_000, "too_deep"),
         (b'{"a":' * 100_000, "too_deep"),
         (b'{"a":' * 64 + b"1" + b"}" * 64, ""),

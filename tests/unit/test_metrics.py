@@ -193,9 +193,12 @@ def test_gauges_are_read_for_each_page_and_absent_without_a_reader(metrics: Metr
     assert value(metrics, "kworker_committed_offset", topic="tasks", partition="1") == 0
 
 
-def test_a_counter_kept_elsewhere_replaces_the_cell(metrics: Metrics) -> None:
+def test_a_counter_kept_elsewhere_is_shown_over_the_zeros(metrics: Metrics) -> None:
     metrics.counted("kworker_log_lines_dropped_total", lambda: 12)
     assert value(metrics, "kworker_log_lines_dropped_total") == 12
+    metrics.counted("kworker_tasks_failed_total", lambda: {("mail", "timeout"): 3})
+    assert value(metrics, "kworker_tasks_failed_total", task="mail", error="timeout") == 3
+    assert value(metrics, "kworker_tasks_failed_total", task="mail", error="crash") == 0
 
 
 @pytest.mark.parametrize(("name", "expected"), [("kworker_consumer_lag", 5), ("kworker_slots", 8)])
@@ -292,15 +295,15 @@ def test_series_added_while_a_page_is_made_do_not_break_it(
     def grow(where: str) -> None:
         for name in [name for name in left if name.startswith(where)][:1]:
             left.remove(name)
-            metrics.know_topic(name)
-            metrics.histogram("kworker_task_duration_seconds", name)
+            growing.know_topic(name)
+            growing.histogram("kworker_task_duration_seconds", name)
             lag[(name, "0")] = 1.0
 
     class GrowingCell(Cell):
         __slots__ = ()
 
         @property
-        def n(self) -> int:  # type: ignore[override]  # read like the number it stands for
+        def n(self) -> int:
             grow("cell")
             return 1
 
@@ -322,14 +325,14 @@ def test_series_added_while_a_page_is_made_do_not_break_it(
 
     monkeypatch.setattr("kworker.metrics.Cell", GrowingCell)
     monkeypatch.setattr("kworker.metrics.Histogram", GrowingHistogram)
-    metrics = Metrics([*names, "first"], ["tasks"])
-    metrics.histogram("kworker_task_duration_seconds", "first")
+    growing = Metrics([*names, "first"], ["tasks"])
+    growing.histogram("kworker_task_duration_seconds", "first")
     lag.update({("tasks", str(number)): GrowingFloat() for number in range(3)})
-    metrics.gauge("kworker_consumer_lag", lambda: lag)
+    growing.gauge("kworker_consumer_lag", lambda: lag)
     for _ in range(3):
-        scrape(metrics)
+        scrape(growing)
     assert (left, caplog.records) == ([], [])
-    page = scrape(metrics)
+    page = scrape(growing)
     for name in names:
         assert page[("kworker_tasks_received_total", frozenset({("topic", name)}))] == 1
         assert page[("kworker_task_duration_seconds_count", frozenset({("task", name)}))] == 0

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from kworker.errors import ConfigError, KworkerError, PluginError, PublishError, Reject, Retry
 from kworker.plugin import Context, Plugin, TaskSpec, task
+from kworker.version import __version__
 
 if TYPE_CHECKING:
     from kworker.client import AsyncClient, Client
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AsyncClient",
@@ -27,6 +26,7 @@ __all__ = [
     "Reject",
     "Retry",
     "TaskSpec",
+    "__version__",
     "task",
 ]
 

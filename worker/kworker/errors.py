@@ -55,7 +55,9 @@ class PublishError(KworkerError):
     `results` comes from `publish_many`: one a message, in order, a `Published` or that message's `PublishError`.
     """
 
-    def __init__(self, message: str, *, id: str | None = None, results: Sequence[Published | PublishError] = ()) -> None:
+    def __init__(
+        self, message: str, *, id: str | None = None, results: Sequence[Published | PublishError] = ()
+    ) -> None:
         super().__init__(message)
         self.id = id
         self.results = list(results)

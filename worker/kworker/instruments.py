@@ -6,6 +6,7 @@ has one writer, and a page that is a moment old is a good page.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import time
@@ -14,18 +15,25 @@ from typing import Any
 
 import confluent_kafka
 
-from kworker import __version__
 from kworker.config import Config
 from kworker.core.engine import Engine
 from kworker.core.entry import Entry
+from kworker.core.forward import Forward
 from kworker.core.partition import Partition
 from kworker.executors.base import Executor
 from kworker.health import Liveness
 from kworker.kafka.consumer import Intake
+from kworker.logs import Repeated
 from kworker.mailbox import Report
 from kworker.metrics import Histogram, Metrics
-from kworker.task import TopicPartition
+from kworker.task import SUCCESS, Crashed, Failed, Refused, Success, TimedOut, TopicPartition
+from kworker.version import __version__
 
+_outcomes = logging.getLogger("kworker.outcomes")
+_outcomes.addFilter(Repeated(1.0))  # a storm of failures is one line a second for each task and error, with a count
+logging.getLogger("kworker.client").addFilter(Repeated(10.0))  # a broker that is gone is reported hundreds of times
+
+_SHOWN = 300
 _LOOP_LIMIT = 30.0
 _INTAKE_LIMIT = 100.0  # resolving start positions may take a minute when the broker is slow to answer
 _COMMIT_FAILURES = 30
@@ -58,13 +66,38 @@ class Instruments:
     def observe(self, reports: Iterable[Report]) -> None:
         """Note how long attempts ran, and how long after publishing the first of each started."""
         durations, waits, wall = self._durations, self._waits, self._wall
-        for entry, _, _, started, ended in reports:
+        for entry, _, outcome, started, ended in reports:
             name = entry.task.name
+            if outcome is not SUCCESS and not isinstance(outcome, Success):
+                self._narrate_failure(entry, outcome)
             durations[name].observe(ended - started)
             if entry.attempt == 1:
                 published = entry.task.timestamp
                 if published > 0:
                     waits[name].observe(max(0.0, started + wall - published / 1000))
+
+    def narrate_forwards(self, forwards: Iterable[Forward]) -> None:
+        """Say of each dead letter, when it is first sent, what it is and why."""
+        for forward in forwards:
+            if forward.verdict is not None and not forward.tries and not forward.level:
+                reason, error = forward.verdict.reason, forward.verdict.error
+                _outcomes.error(
+                    f"dead letter: {forward.entry.task.name} {reason}",
+                    extra={
+                        **task_fields(forward.entry),
+                        "reason": str(reason),
+                        "error": error.type,
+                        "why": error.message[:_SHOWN],
+                        "to": forward.publication.topic,
+                    },
+                )
+
+    def _narrate_failure(self, entry: Entry, outcome: Failed | Refused | TimedOut | Crashed) -> None:
+        error = outcome.error
+        _outcomes.warning(
+            f"attempt failed: {entry.task.name} {error.type}",
+            extra={**task_fields(entry), "error": error.type, "why": error.message[:_SHOWN], "stack": error.stack},
+        )
 
     def expect_life(self, now: float) -> None:
         """From now on the loop and the intake must be seen to move."""
@@ -213,9 +246,7 @@ class Instruments:
     def _lag(self) -> dict[tuple[str, ...], float]:
         ends = self._intake.log_ends
         committed = {partition.topic_partition: partition.committed for partition in self._partitions()}
-        return {
-            _labels(name): max(0, end - (committed[name] or 0)) for name, end in ends.items() if name in committed
-        }
+        return {_labels(name): max(0, end - (committed[name] or 0)) for name, end in ends.items() if name in committed}
 
     def _oldest(self) -> float:
         now = time.time()

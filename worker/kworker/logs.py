@@ -58,8 +58,9 @@ def start(format: Literal["console", "json"] = "console", level: str = "info", f
         root.setLevel(level)
         flush()
         _writer = None
-        with suppress(queue.Full):  # nothing can be written; the thread is a daemon
-            writer.lines.put_nowait(None)
+        writer.ended = True
+        with suppress(queue.Full):  # then it is not waiting for a line, but to write one
+            writer.lines.put_nowait(threading.Event())
 
     return stop
 
@@ -153,15 +154,17 @@ class _Writer(threading.Thread):
 
     def __init__(self, formatter: logging.Formatter, fd: int) -> None:
         super().__init__(name="kworker-logs", daemon=True)
-        self.lines: queue.Queue[Entry | threading.Event | None] = queue.Queue(QUEUE_LIMIT)
+        self.lines: queue.Queue[Entry | threading.Event] = queue.Queue(QUEUE_LIMIT)
         self.handler = _Enqueue(self.lines)
         self.failed = 0
+        self.ended = False
         self._formatter = formatter
         self._fd = fd
 
     def run(self) -> None:
         told = 0
-        while (line := self.lines.get()) is not None:
+        while not self.ended:
+            line = self.lines.get()
             if isinstance(line, threading.Event):
                 line.set()
                 continue

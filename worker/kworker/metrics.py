@@ -39,7 +39,7 @@ _CLOSED: dict[str, Sequence[str]] = {
     "event": ("assigned", "revoked", "lost"),
     "executor": ("thread", "process", "coroutine"),
     "reason": tuple(Reason),
-    "result": ("ok", "failed"),
+    "result": ("ok", "error"),
 }
 _NAMED = ("task", "topic")
 
@@ -275,7 +275,7 @@ class Metrics:
         self._readers[_spec(name, "gauge").name] = read
 
     def counted(self, name: str, read: Callable[[], Reading]) -> None:
-        """Show a counter that is kept elsewhere: like `gauge`, of a number that never falls."""
+        """Show a counter that is kept elsewhere: like `gauge`, of numbers that never fall; what it leaves out is 0."""
         self._readers[_spec(name, "counter").name] = read
 
     def page(self, accept: str) -> tuple[bytes, str]:
@@ -307,12 +307,13 @@ class Metrics:
         return family
 
     def _values(self, spec: MetricSpec) -> dict[Labels, float] | None:
+        cells = self._cells.get(spec.name, {})
+        values: dict[Labels, float] = {labels: cell.n for labels, cell in cells.copy().items()}
         read = self._readers.get(spec.name)
         if read is None:
-            cells = self._cells.get(spec.name)
-            return None if cells is None else {labels: cell.n for labels, cell in cells.copy().items()}
+            return values if spec.kind == "counter" else None
         try:
-            return self._merged(spec, read())
+            return values | self._merged(spec, read())
         except Exception:
             if spec.name not in self._complained:
                 self._complained.add(spec.name)

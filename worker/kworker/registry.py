@@ -288,7 +288,9 @@ def _members(loaded: object) -> Iterator[Plugin | TaskSpec]:
     elif (spec := _marked(loaded)) is not None:
         yield spec
     else:
-        raise _NotAPlugin(f"is a {type(loaded).__name__}: name a module, a Plugin or a function marked with @task")
+        raise _NotAPlugin(
+            f"is of type {type(loaded).__name__}: name a module, a Plugin or a function marked with @task"
+        )
 
 
 def _in_module(module: ModuleType) -> Iterator[Plugin | TaskSpec]:

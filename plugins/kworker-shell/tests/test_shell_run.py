@@ -269,7 +269,7 @@ def test_sigterm_comes_first(tmp_path: Path) -> None:
         running = pool.submit(script(text, cwd=str(tmp_path), grace=60).run, "it", ctx=ctx)
         pid_in(tmp_path / "leader")
         ctx.cancel()
-        with pytest.raises(Retry, match="gave the task up: .*cleaned up'"):
+        with pytest.raises(Retry, match=r"gave the task up: .*cleaned up'"):
             running.result(30)
 
 
@@ -315,7 +315,8 @@ def test_many_at_once_leave_no_zombie_descriptor_or_thread() -> None:
         results = list(pool.map(lambda n: plugin.run("it", str(n), ctx=context()), range(100)))
     assert [result["stdout"] for result in results] == [str(n) for n in range(100)]
     assert all(reaped(int(result["stderr"])) for result in results)
-    assert (threading.active_count(), psutil.Process().num_fds()) == (threads, descriptors)
+    assert threading.active_count() <= threads
+    assert psutil.Process().num_fds() <= descriptors
 
 
 def test_a_program_that_vanished_is_an_ordinary_failure(tmp_path: Path) -> None:

@@ -11,10 +11,8 @@ import click
 from kworker.cli.options import SOURCES, config_options, sources
 from kworker.config import Config
 from kworker.errors import ConfigError, PluginError
+from kworker.executors import EXECUTORS
 from kworker.registry import LoadedTask, PluginInfo, Registry
-
-EXECUTORS = ("thread",)
-"""The kinds of executors that a worker has."""
 
 _HEAD = ("PLUGIN", "TASK", "EXECUTOR", "TIMEOUT", "ATTEMPTS", "AT ONCE", "DISTRIBUTION", "")
 

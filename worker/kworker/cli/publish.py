@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
-import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from io import BufferedReader
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import click
 import msgspec
@@ -20,10 +21,10 @@ from kworker.cli.options import config_options, sources
 from kworker.config import Config
 from kworker.core.publication import message as compose
 from kworker.duration import seconds
+from kworker.errors import PublishError
 
 if TYPE_CHECKING:
     from kworker.client import Client, Message, Published
-    from kworker.errors import PublishError
 
 READ = 1 << 20
 CHUNK = 1_000
@@ -60,7 +61,8 @@ def publish(
 
     PAYLOAD is JSON text, @FILE, or - for standard input; without one the message has none. --file publishes many:
     on a terminal it shows a progress bar instead of each place. Exit code 1 when a message was not acknowledged, 2
-    when it cannot be sent; a file's lines before the faulty one are published.
+    when it cannot be sent; the lines before a faulty one are published. When no line of a batch is acknowledged, the
+    others are not tried.
     """
     from kworker.client import Client, Message
     from kworker.kafka.settings import faults
@@ -83,9 +85,11 @@ def publish(
             done = client.publish(
                 task, message.payload, topic=message.topic, key=message.key, id=id_, headers=message.headers
             )
-            _print([(1, done)], task, as_json)
+            _print([(0, done)], task, as_json)
         else:
-            sys.exit(_publish_lines(client, message, file, raw, as_json))
+            lines = _Lines(client, message, file, raw, as_json)
+            lines.publish()
+            sys.exit(1 if lines.failed else 0)
 
 
 def _checked(sample: Message, timeout: str) -> float:
@@ -105,65 +109,84 @@ def _checked(sample: Message, timeout: str) -> float:
         raise click.UsageError(str(error)) from error
 
 
-def _publish_lines(client: Client, message: Message, file: str, raw: bool, as_json: bool) -> int:
-    """Publish a payload a line; returns the exit code. Raises UsageError at the first line that is no payload."""
-    from kworker.client import Published
+class _Lines:
+    """A message for each line of a file; counts what was acknowledged and what was not."""
 
-    failed = done = 0
-    with ExitStack() as stack:
-        stream, size = _open(file, stack)
-        bar = None
-        if size and sys.stderr.isatty():
-            bar = stack.enter_context(click.progressbar(length=size, label=file, file=sys.stderr))
-        for chunk in _chunks(stream, file):
-            fault = None
-            batch: list[tuple[int, Message]] = []
-            for number, line in chunk:
-                try:
-                    if line.strip():
-                        batch.append((number, replace(message, payload=_payload(line, raw, f"{file}, line {number}"))))
-                except click.UsageError as error:
-                    fault = error
+    def __init__(self, client: Client, template: Message, file: str, raw: bool, as_json: bool) -> None:
+        self.done = 0
+        self.failed = 0
+        self._client = client
+        self._template = template
+        self._file = file
+        self._raw = raw
+        self._as_json = as_json
+
+    def publish(self) -> None:
+        """Publish them all. Raises UsageError at the first that is no payload; ends when none is acknowledged."""
+        size = Path(self._file).stat().st_size if Path(self._file).is_file() else 0
+        with ExitStack() as stack:
+            try:
+                stream = stack.enter_context(click.open_file(self._file, "rb"))
+            except OSError as error:
+                raise click.UsageError(f"cannot read {self._file}: {error.strerror}") from error
+            bar = None
+            if size and sys.stderr.isatty():
+                bar = stack.enter_context(click.progressbar(length=size, label=self._file, file=sys.stderr))
+            for chunk in _chunks(stream, self._file):
+                if not self._publish(chunk, show=bar is None or not sys.stdout.isatty()):
+                    click.echo(f"kworker: {self._file}: the lines after {chunk[-1][0]} were not tried", err=True)
                     break
-            results = [(n, r) for (n, _), r in zip(batch, _results(client, batch), strict=True)]
-            published = [(n, r) for n, r in results if isinstance(r, Published)]
-            if bar is None or not sys.stdout.isatty():
-                _print(published, message.task, as_json)
-            done += len(published)
-            failed += _complain(file, [(n, str(r)) for n, r in results if not isinstance(r, Published)])
-            if fault is not None:
-                raise fault
-            if results and not published:
-                click.echo(f"kworker: {file}: the lines after {chunk[-1][0]} were not tried", err=True)
-                break
-            if bar is not None:
-                bar.update(sum(len(line) + 1 for _, line in chunk))
-    if bar is not None:
-        click.echo(f"{done} messages published", err=True)
-    return 1 if failed else 0
+                if bar is not None:
+                    bar.update(sum(len(line) + 1 for _, line in chunk))
+        if bar is not None:
+            click.echo(f"{self.done} messages published", err=True)
 
+    def _publish(self, chunk: list[tuple[int, bytes]], *, show: bool) -> bool:
+        """Publish some lines; False when none of them was acknowledged."""
+        from kworker.client import Published
 
-def _results(client: Client, batch: list[tuple[int, Message]]) -> Sequence[Published | PublishError]:
-    from kworker.errors import PublishError
+        batch, fault = self._messages(chunk)
+        results = list(zip([number for number, _ in batch], self._results([m for _, m in batch]), strict=True))
+        published = [(number, result) for number, result in results if isinstance(result, Published)]
+        failed = [(number, str(result)) for number, result in results if not isinstance(result, Published)]
+        self.done += len(published)
+        self.failed += len(failed)
+        if show:
+            _print(published, self._template.task, self._as_json)
+        for why, group in groupby(failed, key=itemgetter(1)):
+            numbers = [number for number, _ in group]
+            lines = f"line {numbers[0]}" if len(numbers) == 1 else f"lines {numbers[0]} to {numbers[-1]}"
+            click.echo(f"kworker: {self._file}, {lines}: {why}", err=True)
+        if fault is not None:
+            raise fault
+        return bool(published or not failed)
 
-    try:
-        return client.publish_many(message for _, message in batch)
-    except PublishError as error:
-        return error.results
+    def _messages(self, chunk: list[tuple[int, bytes]]) -> tuple[list[tuple[int, Message]], click.UsageError | None]:
+        """A message a line, up to the first line that is no payload; and what is wrong with that one."""
+        batch: list[tuple[int, Message]] = []
+        for number, line in chunk:
+            try:
+                if line.strip():
+                    payload = _payload(line.removesuffix(b"\r"), self._raw, f"{self._file}, line {number}")
+                    batch.append((number, replace(self._template, payload=payload)))
+            except click.UsageError as error:
+                return batch, error
+        return batch, None
 
-
-def _complain(file: str, failed: list[tuple[int, str]]) -> int:
-    """Tell which lines failed, those in a row for the same reason together; returns how many."""
-    for why, group in groupby(failed, key=lambda entry: entry[1]):
-        numbers = [number for number, _ in group]
-        lines = f"line {numbers[0]}" if len(numbers) == 1 else f"lines {numbers[0]} to {numbers[-1]}"
-        click.echo(f"kworker: {file}, {lines}: {why}", err=True)
-    return len(failed)
+    def _results(self, messages: list[Message]) -> Sequence[Published | PublishError]:
+        try:
+            return self._client.publish_many(messages)
+        except PublishError as error:
+            return error.results
 
 
 def _print(published: list[tuple[int, Published]], task: str, as_json: bool) -> None:
+    """Tell where messages are, with their line of a file; line 0 stands for no file."""
     if as_json:
-        lines = [_json({"task": task, "line": number, **msgspec.structs.asdict(done)}) for number, done in published]
+        lines = [
+            _json({"task": task, **msgspec.structs.asdict(done)} | ({"line": number} if number else {}))
+            for number, done in published
+        ]
     else:
         lines = [str(done) for _, done in published]
     if lines:
@@ -174,19 +197,7 @@ def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _open(file: str, stack: ExitStack) -> tuple[BinaryIO, int]:
-    """The stream and its size in bytes; 0 when that is not known."""
-    if file == "-":
-        return click.get_binary_stream("stdin"), 0
-    try:
-        stream = stack.enter_context(Path(file).open("rb"))
-    except OSError as error:
-        raise click.UsageError(f"cannot read {file}: {error.strerror}") from error
-    status = os.fstat(stream.fileno())
-    return stream, status.st_size if stat.S_ISREG(status.st_mode) else 0
-
-
-def _chunks(stream: BinaryIO, file: str) -> Iterator[list[tuple[int, bytes]]]:
+def _chunks(stream: IO[bytes], file: str) -> Iterator[list[tuple[int, bytes]]]:
     """Numbered lines as they come, so that a pipe is published while it is written."""
     read = cast(BufferedReader, stream).read1  # returns what is there, without waiting for all that was asked
     number, rest = 1, b""
@@ -204,7 +215,7 @@ def _chunks(stream: BinaryIO, file: str) -> Iterator[list[tuple[int, bytes]]]:
 
 def _read(payload: str) -> bytes:
     if payload == "-":
-        return click.get_binary_stream("stdin").read()
+        return sys.stdin.buffer.read()
     if not payload.startswith("@"):
         return os.fsencode(payload)
     try:
@@ -223,14 +234,21 @@ def _payload(data: bytes, raw: bool, where: str) -> bytes | msgspec.Raw:
     except UnicodeDecodeError as error:
         why = f"byte {error.start} is not UTF-8"
     except msgspec.DecodeError as error:
-        why = str(error).removeprefix("JSON is malformed: ")
-        if why == "Input data was truncated":
-            why = f"it ends too early (byte {len(data)})"
+        why = _place(text) or str(error)
     except RecursionError:
         why = "it is nested too deeply"
     else:
         return msgspec.Raw(text)
     raise click.UsageError(f"{where} is not JSON: {why}; text needs double quotes, and --raw sends bytes as they are")
+
+
+def _place(text: str) -> str:
+    """What is wrong, with line and column: msgspec, which decides, gives only a byte near it."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return ""
 
 
 def _header(text: str) -> tuple[str, bytes]:
@@ -242,7 +260,7 @@ def _header(text: str) -> tuple[str, bytes]:
 
 def _topic(config: Config) -> str:
     if len(config.topics) != 1 or config.topics[0].startswith("^"):
-        raise click.UsageError(f"name one --topic: {', '.join(config.topics)} are configured")
+        raise click.UsageError(f"name one topic with --topic; configured: {', '.join(config.topics)}")
     return config.topics[0]
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any
 
 import click
 
-from kworker import __version__
 from kworker.cli.options import SOURCES, config_options, sources
 from kworker.config import Config
+from kworker.version import __version__
 
 
 @click.command(epilog=SOURCES)
@@ -34,6 +35,10 @@ def run(**flags: Any) -> None:
             log.warning(note)
         log.debug("configuration", extra=config.redacted())
         code = run_worker(config)
-    finally:
+    except BaseException:
         stop_logs()
-    sys.exit(code)
+        raise
+    stop_logs()
+    # Not sys.exit: it would wait for what a hung task or a client that cannot reach its broker still holds.
+    sys.stdout.flush()
+    os._exit(code)

@@ -206,7 +206,7 @@ def _strangers(environ: Mapping[str, str]) -> Iterator[str]:
     """Variables that look like a misspelled option. Others that start with KWORKER_ may belong to somebody else."""
     known = [option.variable for option in OPTIONS] + ["KWORKER_CONFIG"]
     for name in sorted(environ):
-        if name not in known and not name.startswith(PREFIX) and (meant := get_close_matches(name, known, 1, 0.85)):
+        if name not in known and not name.startswith(PREFIX) and (meant := get_close_matches(name, known, 1, 0.9)):
             yield f"the environment variable {name} is no option and is ignored: is {meant[0]} meant?"
 
 

@@ -19,11 +19,12 @@ class _Revoke(Struct, eq=False):
 class Departure:
     """Owns what is being given up and until when. abandoned: attempts that still ran when a budget was over."""
 
-    __slots__ = ("_revokes", "_stop_deadline", "abandoned")
+    __slots__ = ("_drained", "_revokes", "_stop_deadline", "abandoned")
 
     def __init__(self) -> None:
         self._revokes: list[_Revoke] = []
         self._stop_deadline: float | None = None
+        self._drained = False
         self.abandoned = 0
 
     def revoke(self, names: list[TopicPartition], partitions: list[Partition], deadline: float) -> None:
@@ -42,13 +43,13 @@ class Departure:
     @property
     def pending(self) -> bool:
         """True while something is being given up."""
-        return bool(self._revokes) or self._stop_deadline is not None
+        return bool(self._revokes) or (self.stopping and not self._drained)
 
     @property
     def due(self) -> float | None:
         """The earliest deadline (engine time)."""
         deadlines = [revoke.deadline for revoke in self._revokes]
-        if self._stop_deadline is not None:
+        if self._stop_deadline is not None and not self._drained:
             deadlines.append(self._stop_deadline)
         return min(deadlines, default=None)
 
@@ -65,9 +66,9 @@ class Departure:
 
     def drained(self, partitions: Collection[Partition], now: float) -> bool:
         """True once when the stop is over."""
-        if self._stop_deadline is None or self._stop_deadline == float("inf"):
+        if self._stop_deadline is None or self._drained:
             return False
         if now < self._stop_deadline and any(partition.busy for partition in partitions):
             return False
-        self._stop_deadline = float("inf")
+        self._drained = True
         return True

@@ -88,9 +88,9 @@ class ReadyQueue:
 
     def take(self, executor: str, most: int) -> list[Entry]:
         """Up to `most` entries to start now."""
-        queue = self._queues[executor]
         if self._stale:
             self._drop_leaving()
+        queue = self._queues[executor]
         if most >= len(queue):
             taken = list(queue)
             queue.clear()

@@ -113,7 +113,7 @@ def execute(
         else:
             result = runnable.spec.function(*arguments, **keywords)
             publications = ()
-    except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, SystemExit too; it ends its attempt only
+    except BaseException as error:  # a plugin may raise anything, SystemExit too; it ends its attempt only
         return outcome_of(error)
     if result is None and not publications:
         return SUCCESS
@@ -134,11 +134,15 @@ def outcome_of(error: BaseException) -> Outcome:
 def describe(error: BaseException) -> ErrorInfo:
     """An exception as capped text; total, whatever its `__str__` does."""
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ in ("builtins", "kworker.errors") else f"{kind.__module__}.{kind.__qualname__}"
+    name = (
+        kind.__qualname__
+        if kind.__module__ in ("builtins", "kworker.errors")
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
     try:
         lines = traceback.format_exception(kind, error, error.__traceback__, limit=-_MOST_FRAMES)
         stack = "".join(lines)[-_LONGEST_STACK:]
-    except BaseException as broken:  # noqa: BLE001 - a plugin's exception class may raise from anything that formats it
+    except BaseException as broken:  # a plugin's exception class may raise from anything that formats it
         stack = f"(no stack: formatting it raised {type(broken).__name__})"
     return ErrorInfo(name[:200], text_of(error), stack)
 
@@ -147,5 +151,5 @@ def text_of(error: BaseException) -> str:
     """An exception's message, capped; total."""
     try:
         return str(error)[:_LONGEST_MESSAGE]
-    except BaseException as broken:  # noqa: BLE001 - see describe
+    except BaseException as broken:  # see describe
         return f"(no message: __str__ raised {type(broken).__name__})"

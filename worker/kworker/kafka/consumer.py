@@ -25,6 +25,7 @@ from kworker.kafka.positions import Positions
 from kworker.task import Record, TopicPartition
 
 log = logging.getLogger(__name__)
+_client_log = logging.getLogger("kworker.client")  # what librdkafka reports; rate-limited by the worker
 
 _POLL = 0.1
 _CHUNK = 1000
@@ -125,7 +126,12 @@ class Intake:
     def _run(self) -> None:
         try:
             self._consumer = Consumer(
-                {**self._settings, "on_commit": self._guarded(self._on_commit), "error_cb": self._guarded(self._on_error)}
+                {
+                    **self._settings,
+                    "on_commit": self._guarded(self._on_commit),
+                    "error_cb": self._guarded(self._on_error),
+                    "logger": _client_log,
+                }
             )
             self._consumer.subscribe(
                 self._topics,
@@ -330,7 +336,9 @@ class Intake:
         names = [TopicPartition(position.topic, position.partition) for position in partitions]
         self._give_up(names, lost=True)
         self._await_release()
-        log.warning("lost: the group gave these partitions away while we were not heard", extra={"partitions": _listed(names)})
+        log.warning(
+            "lost: the group gave these partitions away while we were not heard", extra={"partitions": _listed(names)}
+        )
 
     def _give_up(self, names: list[TopicPartition], *, lost: bool) -> None:
         self._assigned.difference_update(names)
@@ -354,7 +362,7 @@ class Intake:
         if error.fatal() or error.code() == KafkaError._FATAL:
             self._fatal(f"consumer: {error.str()}")
         else:
-            log.warning("consumer: %s", error.str(), extra={"client": "consumer"})
+            _client_log.warning(f"consumer: {error.str()}")
 
     def _on_message_error(self, message: Message, error: KafkaError) -> None:
         code = error.code()
@@ -367,7 +375,7 @@ class Intake:
         elif error.fatal() or code == KafkaError._FATAL:
             self._fatal(f"consumer: {error.str()}")
         else:
-            log.warning("consumer: %s", error.str(), extra={"topic": name.topic, "client": "consumer"})
+            _client_log.warning(f"consumer: {name.topic}: {error.str()}")
 
     def _skip_lost(self, name: TopicPartition, error: KafkaError) -> None:
         """The log no longer has the next offset: say so, count it, and go on at the earliest."""
@@ -375,7 +383,13 @@ class Intake:
         self.offset_loss[name.topic] = self.offset_loss.get(name.topic, 0) + max(lost, 1)
         log.error(
             "records were lost: the log no longer has the next offset; going on at the earliest",
-            extra={"topic": name.topic, "partition": name.partition, "lost": lost, "start": start, "error": error.str()},
+            extra={
+                "topic": name.topic,
+                "partition": name.partition,
+                "lost": lost,
+                "start": start,
+                "error": error.str(),
+            },
         )
         self._consumer.seek(Position(*name, start))
 

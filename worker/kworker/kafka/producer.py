@@ -17,6 +17,7 @@ from kworker.core.events import Forwarded, Refusal
 from kworker.core.forward import Forward
 
 log = logging.getLogger(__name__)
+_client_log = logging.getLogger("kworker.client")  # what librdkafka reports; rate-limited by the worker
 
 _TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.RECORD_LIST_TOO_LARGE}
 _NO_TOPIC = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
@@ -34,7 +35,7 @@ class ForwardProducer:
         self._post = post
         self._fatal = fatal
         self._answers: list[tuple[Forward, Refusal | None]] = []
-        self._producer = Producer({**settings, "error_cb": self._on_error})
+        self._producer = Producer({**settings, "error_cb": self._on_error, "logger": _client_log})
         self._stopping = False
         self._thread = threading.Thread(target=self._serve, name="kworker-producer", daemon=True)
 
@@ -95,4 +96,4 @@ class ForwardProducer:
         if error.fatal() or error.code() == KafkaError._FATAL:
             self._fatal(f"producer: {error.str()}")
         else:
-            log.warning("producer: %s", error.str(), extra={"client": "producer"})
+            _client_log.warning(f"producer: {error.str()}")

@@ -26,8 +26,10 @@ POLL = 0.1
 
 _DEFAULTS = {
     "linger.ms": "0",  # a single publish waits for nobody; while requests are in flight messages gather anyway
+    "log_level": "2",  # each failed connection would be a line; a kind of failure is told once, below
     "topic.metadata.propagation.max.ms": "10000",  # an unknown topic is told before the message times out
 }
+_LOG = logging.getLogger("kworker.client")
 _TIMEOUTS = ("message.timeout.ms", "delivery.timeout.ms")
 
 
@@ -38,6 +40,7 @@ class Sender:
         self.timeout = timeout
         self.budget = timeout + GRACE
         self.complaint = ""
+        self._told: set[int] = set()
         self._pid = os.getpid()
         self._stop = threading.Event()
         self.producer = self._producer(bootstrap, kafka)
@@ -53,7 +56,7 @@ class Sender:
             raise ConfigError(faults)
         settings = producer_settings(Config(bootstrap=bootstrap, kafka={**_DEFAULTS, **kafka})) | {
             "message.timeout.ms": max(1, int(self.timeout * 1000)),  # 0 would mean for ever
-            "logger": logging.getLogger("kworker.client"),
+            "logger": _LOG,
             "error_cb": self._complain,
         }
         try:
@@ -63,8 +66,12 @@ class Sender:
             raise ConfigError([f"the Kafka client does not take these properties: {cause}"]) from error
 
     def _complain(self, error: KafkaError) -> None:
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # says less than the error of the connection before it
-            self.complaint = error.str()
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # says less than the error of the connection before it
+            return
+        self.complaint = error.str()
+        if error.code() not in self._told:
+            self._told.add(error.code())
+            _LOG.warning("Kafka: %s", self.complaint)
 
     def _serve(self) -> None:
         while not self._stop.is_set():

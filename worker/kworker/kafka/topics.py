@@ -59,8 +59,9 @@ class Topics:
     """Asks for and creates topics through an admin client of its own. `settings`: its librdkafka properties."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._settings = dict(settings)
-        self._client = AdminClient({**self._settings, "allow.auto.create.topics": False})
+        # What a client has to say of its connections is part of the faults; on standard error it would break the logs.
+        self._settings = {"log_level": "2", **settings}
+        self._client = AdminClient(self._settings | {"allow.auto.create.topics": False})
         self._mock = False
 
     def describe(self, names: Iterable[str], budget: float = BUDGET) -> dict[str, TopicInfo]:
@@ -147,7 +148,7 @@ class Topics:
 
     def _touch(self, plans: list[NewTopic], deadline: float) -> list[TopicFault]:
         """On the mock cluster a metadata request is what creates a topic."""
-        client = AdminClient({**self._settings, "allow.auto.create.topics": True})
+        client = AdminClient(self._settings | {"allow.auto.create.topics": True})
         faults = []
         for plan in plans:
             try:

@@ -1,0 +1,218 @@
+"""The world around an engine in a test: logs, the group's coordinator, and what is true of each assignment.
+
+It is written from the promises, not from the engine: a second, slower and simpler account of the same facts, which
+the machine (engine_machine.py) compares with what the engine does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tenacity import wait_fixed
+
+from kit.memory import MemoryRecord
+from kworker.core.entry import Entry
+from kworker.core.forward import Forward
+from kworker.core.metadata import decode
+from kworker.core.ready import Order
+from kworker.core.retry import RetryPolicy
+from kworker.core.route import Route
+from kworker.task import Failed, Headers, Outcome, Publication, Reason, TopicPartition
+
+TASKS, MAIL = "tasks", "mail"
+PLACES = [TopicPartition(TASKS, 0), TopicPartition(TASKS, 1), TopicPartition(MAIL, 0)]
+DEAD_LETTERS = {TASKS: "tasks.dlq", MAIL: "mail-dead"}
+DEFAULT_TASK = {TASKS: None, MAIL: "plain"}
+
+SLOTS = {"thread": 3, "coroutine": 2}
+LIMITS: dict[str, int | None] = {"plain": None, "rare": 1, "light": None, "shy": 1}
+EXECUTORS = {"plain": "thread", "rare": "thread", "light": "coroutine", "shy": "coroutine"}
+ATTEMPTS = {"plain": 3, "rare": 2, "light": 8, "shy": 3}
+FIXED_WAIT = {"rare": 7.0}
+JITTER = 0.5
+
+KINDS: dict[str, tuple[Headers, Reason | None]] = {
+    "plain": ([("ce_type", b"plain"), ("ce_id", b"1")], None),
+    "rare": ([("task", b"rare")], None),
+    "light": ([("ce_type", b"light")], None),
+    "shy": ([("task", b"shy"), ("kworker-attempt", b"99"), ("kworker-origin", b"elsewhere/0/0")], None),
+    "anonymous": ([], Reason.UNROUTABLE),  # where the topic has no default task
+    "unknown": ([("ce_type", b"../plain")], Reason.UNROUTABLE),
+    "late": ([("ce_type", b"plain"), ("ce_deadline", b"year 287168")], Reason.UNDECODABLE),
+    "garbled": ([("ce_type", b"pl\xffin")], Reason.UNDECODABLE),
+}
+"""What a record may be, and the reason it is set aside for before it runs."""
+
+
+def routes() -> dict[str, Route]:
+    return {
+        name: Route(
+            name,
+            EXECUTORS[name],
+            RetryPolicy(ATTEMPTS[name], wait_fixed(FIXED_WAIT[name]) if name in FIXED_WAIT else None),
+            LIMITS[name],
+        )
+        for name in EXECUTORS
+    }
+
+
+def wait_of(name: str, outcome: Outcome, attempt: int) -> float:
+    """The documented wait before the next attempt."""
+    if isinstance(outcome, Failed) and outcome.after is not None:
+        return outcome.after
+    if name in FIXED_WAIT:
+        return FIXED_WAIT[name]
+    return min(300.0, 2.0 ** (attempt - 1)) * (1 - JITTER / 4)
+
+
+class LogRecord(MemoryRecord):
+    """A record with what should become of it: `task` is the name it runs as, `bad` why it cannot."""
+
+    __slots__ = ("bad", "task")
+
+    def __init__(self, place: TopicPartition, offset: int, kind: str, key: bytes | None, size: int) -> None:
+        headers, bad = KINDS[kind]
+        super().__init__(offset, headers, key, b"x" * size, place.partition, place.topic)
+        default = DEFAULT_TASK[place.topic]
+        self.task: str | None = kind if kind in EXECUTORS else None
+        self.bad: Reason | None = bad
+        if kind == "anonymous" and default is not None:
+            self.task, self.bad = default, None
+
+    def lane(self, order: Order) -> bytes | None:
+        """What it must run in order with, None for nothing: a record that cannot run waits for nothing."""
+        if self.bad is not None or order == "unordered":
+            return None
+        return b"" if order == "partition" else self.key_given
+
+
+class Log:
+    """One partition's log. Offsets without a record are markers, aborted records or what compaction took."""
+
+    def __init__(self, place: TopicPartition) -> None:
+        self.place = place
+        self.records: dict[int, LogRecord] = {}
+        self.end = 0
+
+    def append(self, kind: str, key: bytes | None, size: int) -> None:
+        self.records[self.end] = LogRecord(self.place, self.end, kind, key, size)
+        self.end += 1
+
+    def gap(self, length: int) -> None:
+        self.end += length
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the coordinator holds for one partition."""
+
+    offset: int
+    metadata: str
+    finished: frozenset[int]
+
+
+@dataclass(eq=False)
+class Attempt:
+    """One entry handed to an executor and not reported or given back: it holds a slot."""
+
+    entry: Entry
+    run: int
+    executor: str
+    epoch: Epoch
+    begun: bool = False
+
+
+@dataclass(eq=False)
+class Epoch:
+    """One assignment of one partition, as it should be. Offsets are those of records."""
+
+    log: Log
+    start: int
+    restored: frozenset[int]  # finished by an earlier owner
+    acknowledged: tuple[int, frozenset[int]] | None  # (committable, finished above it) that the group has
+    next: int = 0
+    position: int = 0  # where the intake reads on
+    open: dict[int, LogRecord] = field(default_factory=dict)
+    finished: set[int] = field(default_factory=set)
+    attempts: dict[int, int] = field(default_factory=dict)
+    running: dict[int, Attempt] = field(default_factory=dict)
+    retrying: dict[int, float] = field(default_factory=dict)  # offset -> due
+    forwards: dict[int, set[Forward]] = field(default_factory=dict)  # not acknowledged
+    failing: set[Forward] = field(default_factory=set)
+    leaving: bool = False
+    fenced: bool = False
+
+    def __post_init__(self) -> None:
+        self.next = self.position = self.start
+
+    @property
+    def place(self) -> TopicPartition:
+        return self.log.place
+
+    @property
+    def committable(self) -> int:
+        return min(self.open, default=self.next)
+
+    @property
+    def finished_above(self) -> frozenset[int]:
+        """Every record above the committable offset that is known to be finished, by us or by an earlier owner."""
+        least = self.committable
+        return frozenset(offset for offset in self.finished | self.restored if offset >= least)
+
+    @property
+    def snapshot(self) -> tuple[int, frozenset[int]]:
+        return self.committable, self.finished_above
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.running or self.forwards)
+
+    def deliver(self, record: LogRecord) -> bool:
+        """A record reaches the engine; True if it is new and to be worked."""
+        offset = record.offset()
+        if self.leaving or offset < self.next:
+            return False
+        self.next = offset + 1
+        if offset in self.restored:
+            self.finished.add(offset)
+            return False
+        self.open[offset] = record
+        self.attempts[offset] = 1
+        return True
+
+    def finish(self, offset: int) -> None:
+        del self.open[offset]
+        self.finished.add(offset)
+
+    def eligible(self, order: Order, crowd: dict[str, int]) -> list[LogRecord]:
+        """Records that wait for nothing but a slot; `crowd`: attempts that hold one, by task."""
+        if self.leaving:
+            return []
+        taken: set[bytes] = set()
+        found = []
+        for offset in sorted(self.open):
+            record = self.open[offset]
+            if record.task is None or record.bad is not None:
+                continue
+            lane = record.lane(order)
+            if lane is not None:
+                if lane in taken:
+                    continue
+                taken.add(lane)
+            limit = LIMITS[record.task]
+            if offset in self.running or offset in self.retrying or offset in self.forwards:
+                continue
+            if limit is None or crowd.get(record.task, 0) < limit:
+                found.append(record)
+        return found
+
+
+def decoded(text: str, base: int, log: Log) -> frozenset[int]:
+    """The records that commit metadata says are finished."""
+    intervals = decode(text, base)
+    assert intervals is not None, "metadata of our own does not decode"
+    return frozenset(offset for offset in log.records if offset in intervals)
+
+
+def publications(count: int) -> tuple[Publication, ...]:
+    return tuple(Publication("results", None, b"%d" % number, []) for number in range(count))
