@@ -84,7 +84,12 @@ def create_topic(bootstrap: str, topic: str, partitions: int = 1, config: Mappin
 def produce(bootstrap: str, topic: str, records: Iterable[NewRecord | bytes]) -> list[tuple[int, int]]:
     """Write `records` (bytes: a value alone); returns their (partition, offset) in order, all acknowledged."""
     producer = Producer(
-        _client(bootstrap) | {"enable.idempotence": True, "linger.ms": 2, "delivery.timeout.ms": int(TIMEOUT * 1000)}
+        _client(bootstrap) | {
+            "enable.idempotence": True,
+            "linger.ms": 2,
+            "delivery.timeout.ms": int(TIMEOUT * 1000),
+            "message.max.bytes": 100_000_000,  # the limit of the topic counts
+        }
     )
     sent = [_Delivery(producer, topic, NewRecord(r) if isinstance(r, bytes) else r) for r in records]
     producer.flush(TIMEOUT)

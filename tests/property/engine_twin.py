@@ -13,7 +13,7 @@ from kworker.core import events as on
 from kworker.core.deadletter import CUT
 from kworker.core.engine import Engine, EngineSettings, TopicRules
 from kworker.core.forward import Forward
-from kworker.core.metadata import Alphabet
+from kworker.core.metadata import Alphabet, encode
 from kworker.core.partition import Partition
 from kworker.core.ready import Order
 from kworker.task import Outcome, Publication, Reason, Refused, Success, TopicPartition
@@ -36,6 +36,7 @@ from property.engine_world import (
 )
 
 MOST_RECORDS, MOST_BYTES = 14, 12_000
+PUBLICATION_TRIES = 5  # refused so often, what a task published is given up, and its record set aside
 WALL = 1_764_000_000.0
 LAST = {"Failed": Reason.EXHAUSTED, "TimedOut": Reason.TIMED_OUT, "Crashed": Reason.CRASHED}
 
@@ -82,17 +83,20 @@ class Twin:
         self._resend: set[Forward] = set()
         self._missing: set[str] = set()
         self._owes_withdraw = False
+        self.sound = True  # False from the first broken promise on
 
     # -- events -------------------------------------------------------------------------------------------------
 
     def send(self, event: on.Event) -> list[do.Action]:
+        self.sound = False
         actions = self.engine.handle(event, self.now)
         for action in actions:
             getattr(self, "_" + type(action).__name__.lower())(action)
         if isinstance(event, on.Assigned):
-            for given in event.partitions:
-                self.epochs[self.engine.partitions[given.topic_partition]] = self.owned[given.topic_partition]
+            for place in self.owned.keys() & self.engine.partitions.keys():
+                self.epochs.setdefault(self.engine.partitions[place], self.owned[place])
         self._check()
+        self.sound = True
         return actions
 
     @property
@@ -115,6 +119,20 @@ class Twin:
                 self.effects |= {(place, offset) for offset in range(begin)}  # the group chose not to read these
         self.send(on.Assigned(given))
         assert not self.paused & set(places), "pause: a newly assigned partition is still paused"
+
+    def let_another_work(self, place: TopicPartition, ahead: int, finished: set[int]) -> None:
+        """Another worker owns it for a while; what it leaves are a committed offset and its metadata."""
+        before = self.stored.get(place, Stored(0, "", frozenset()))
+        log = self.logs[place]
+        offset = min(before.offset + ahead, log.end)
+        done = {offset + 1 + step for step in finished} | set(before.finished)
+        done = {one for one in done if one > offset and one in log.records}
+        self.effects |= {(place, one) for one in [*range(offset), *done]}
+        metadata = ""
+        if self.alphabet is not None:
+            bounds = [bound for one in sorted(done) for bound in (one, one + 1)]
+            metadata, _ = encode(offset, bounds, self.alphabet)
+        self.stored[place] = Stored(offset, metadata, decoded(metadata, offset, log))
 
     def poll(self, wanted: Iterable[tuple[TopicPartition, int]]) -> None:
         """Deliver up to so many records of each of these partitions, within the room there is."""
@@ -185,12 +203,15 @@ class Twin:
                     if not epoch.fenced:
                         epoch.finish(offset)
         elif not epoch.fenced:
-            if refusal is on.Refusal.TOO_LARGE and forward.verdict is not None and forward.level < CUT:
+            letter = forward.verdict is not None
+            smaller = letter and refusal is on.Refusal.TOO_LARGE and forward.level < CUT
+            hopeless = not letter and refusal is not on.Refusal.OTHER and forward.tries >= PUBLICATION_TRIES
+            if smaller or hopeless:
                 self._resend.add(forward)
             else:
                 failing.add(forward)
                 self.refused[forward] = self.now + min(15.0, 0.5 * 2.0**forward.tries)
-            if refusal is on.Refusal.NO_TOPIC:
+            if letter and refusal is on.Refusal.NO_TOPIC:
                 self._missing.add(forward.publication.topic)
         self.send(on.Forwarded([(forward, refusal)]))
 
@@ -217,7 +238,7 @@ class Twin:
             del self.refused[forward]
             if not self._where(forward)[0].fenced:
                 self._resend.add(forward)
-        changed = {epoch for epoch in self.owned.values() if epoch.snapshot != epoch.acknowledged}
+        changed = {epoch for epoch in self.owned.values() if epoch.changed}
         actions = self.send(on.Tick())
         if due:
             items = {item.topic_partition for action in actions if isinstance(action, do.Commit) for item in action.items}
@@ -400,8 +421,8 @@ class Twin:
             if not epoch.fenced:
                 stored = self.stored.get(epoch.place)
                 if self.alphabet is not None:
-                    kept = stored and (stored.offset, stored.finished)
-                    assert kept == epoch.snapshot, "commit: given up without its last commit"
+                    epoch.acknowledged = stored and (stored.offset, stored.finished)
+                    assert not epoch.changed, f"commit: given up at {epoch.snapshot}, committed {epoch.acknowledged}"
                 self._fence(epoch)
 
     def _fence(self, epoch: Epoch) -> None:

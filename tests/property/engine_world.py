@@ -164,6 +164,16 @@ class Epoch:
         return self.committable, self.finished_above
 
     @property
+    def changed(self) -> bool:
+        """True if a commit would tell the group something: of a gap before an open record it need not know."""
+        if self.acknowledged is None:
+            return True
+        committed, finished = self.acknowledged
+        between = {offset for offset in self.log.records if committed <= offset < self.committable} - finished
+        above = {offset for offset in finished if offset >= self.committable}
+        return bool(between) or above != self.finished_above or (not self.open and committed != self.next)
+
+    @property
     def busy(self) -> bool:
         return bool(self.running or self.forwards)
 

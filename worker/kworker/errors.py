@@ -1,13 +1,13 @@
 """Every exception of kworker, drawn once.
 
-    KworkerError
-    ├── ConfigError        the configuration cannot be used       exit code 2
-    ├── FatalKafkaError    a Kafka client cannot go on            exit code 3
-    ├── PluginError        a plugin could not be loaded           exit code 5
-    ├── PublishError       a message was not acknowledged         (client)
-    ├── DecodeError        a record that cannot become a task     (a value: returned, then dead-lettered)
-    ├── Reject             raised by a plugin: never try again
-    └── Retry              raised by a plugin: try again after a wait
+KworkerError
+├── ConfigError        the configuration cannot be used       exit code 2
+├── FatalKafkaError    a Kafka client cannot go on            exit code 3
+├── PluginError        a plugin could not be loaded           exit code 5
+├── PublishError       a message was not acknowledged         (client)
+├── DecodeError        a record that cannot become a task     (a value: returned, then dead-lettered)
+├── Reject             raised by a plugin: never try again
+└── Retry              raised by a plugin: try again after a wait
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from kworker.health import Liveness
 from kworker.kafka.consumer import Intake
 from kworker.logs import Repeated
 from kworker.mailbox import Report
-from kworker.metrics import Histogram, Metrics
+from kworker.metrics import Metrics
 from kworker.task import SUCCESS, Crashed, Failed, Refused, Success, TimedOut, TopicPartition
 from kworker.version import __version__
 
@@ -54,27 +54,30 @@ class Instruments:
         self.stopping = False
         self.liveness = Liveness()
         self.metrics = Metrics(engine.routes, [topic for topic in config.topics if not topic.startswith("^")])
-        self._durations: dict[str, Histogram] = {}
-        self._waits: dict[str, Histogram] = {}
-        for task in engine.routes:
-            self._durations[task] = self.metrics.histogram("kworker_task_duration_seconds", task)
-            self._waits[task] = self.metrics.histogram("kworker_task_wait_seconds", task)
+        self._timings = {
+            task: (
+                self.metrics.histogram("kworker_task_duration_seconds", task).observe,
+                self.metrics.histogram("kworker_task_wait_seconds", task).observe,
+            )
+            for task in engine.routes
+        }
         self._show(dropped_lines)
 
     # -- by the loop --------------------------------------------------------------------------------------------
 
     def observe(self, reports: Iterable[Report]) -> None:
         """Note how long attempts ran, and how long after publishing the first of each started."""
-        durations, waits, wall = self._durations, self._waits, self._wall
+        timings, wall, name = self._timings, self._wall, ""
         for entry, _, outcome, started, ended in reports:
-            name = entry.task.name
+            task = entry.task
+            if task.name != name:
+                name = task.name
+                duration, wait = timings[name]
+            duration(ended - started)
+            if entry.attempt == 1 and task.timestamp > 0:
+                wait(started + wall - task.timestamp / 1000)
             if outcome is not SUCCESS and not isinstance(outcome, Success):
                 self._narrate_failure(entry, outcome)
-            durations[name].observe(ended - started)
-            if entry.attempt == 1:
-                published = entry.task.timestamp
-                if published > 0:
-                    waits[name].observe(max(0.0, started + wall - published / 1000))
 
     def narrate_forwards(self, forwards: Iterable[Forward]) -> None:
         """Say of each dead letter, when it is first sent, what it is and why."""

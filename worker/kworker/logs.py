@@ -84,17 +84,19 @@ def dropped() -> int:
 
 
 class Console(logging.Formatter):
-    """`time level message key=value ...`, one line; a traceback follows indented."""
+    """`time level message key=value ...`, one line; a traceback, or the field `stack`, follows indented."""
 
     default_msec_format = "%s.%03d"
 
     def format(self, record: Entry) -> str:
         """One record as text; control characters are escaped."""
-        extra = [f"{key}={_quoted(value)}" for key, value in vars(record).items() if key not in _STANDARD]
+        fields = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        stack = str(fields.pop("stack", ""))
+        extra = [f"{key}={_quoted(value)}" for key, value in fields.items()]
         source = [] if record.name.startswith("kworker") else [f"[{record.name}]"]
         level = f"{record.levelname.lower():<7}"
         line = " ".join([self.formatTime(record), level, *source, _escaped(record.getMessage()), *extra])
-        trace = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
+        trace = stack or record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
         return "\n".join([line, *(f"    {_escaped(part)}" for part in trace.splitlines())])
 
 

@@ -63,7 +63,8 @@ class Task(Struct, frozen=True, gc=False):
     """One decoded message: what to run, with what.
 
     `value` is the payload as it came; it becomes typed arguments in the slot that runs the task.
-    `timestamp` is the record's, in milliseconds since the epoch (0 when the record has none);
+    `timestamp` is the record's, in milliseconds since the epoch (0 when the record has none); `size` is the bytes of
+    key, value and headers;
     `deadline` (seconds since the epoch) is the time after which running makes no sense.
     """
 
@@ -75,6 +76,7 @@ class Task(Struct, frozen=True, gc=False):
     value: bytes | None
     headers: Headers
     timestamp: int
+    size: int = 0
     content_type: str = ""
     given_id: str | None = None
     deadline: float | None = None
@@ -141,4 +143,3 @@ Outcome = Success | Failed | Refused | TimedOut | Crashed
 
 SUCCESS = Success()
 """The success of a task that returned None and published nothing: one object for all of them."""
-

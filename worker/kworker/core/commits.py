@@ -62,10 +62,9 @@ class Commits:
         for partition in partitions:
             if not partition.changed:
                 continue
-            tracker = partition.tracker
-            offset, metadata = tracker.committable, ""
+            offset, metadata = partition.tracker.committable, ""
             if self.alphabet is not None:
-                metadata, complete = encode(offset, tracker.finished_bounds(), self.alphabet)
+                metadata, complete = encode(offset, partition.finished_bounds(), self.alphabet)
                 self.truncated += not complete
             items.append(CommitItem(partition.topic_partition, partition.epoch, offset, metadata))
         return items

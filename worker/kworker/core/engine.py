@@ -14,7 +14,7 @@ argument: no locks, no sleeps, nothing that a Hypothesis state machine cannot dr
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 
 from msgspec import Struct
@@ -37,9 +37,8 @@ from kworker.core.route import Route
 from kworker.core.wire import UNKNOWN, bare
 from kworker.core.wire import decode as decode_envelope
 from kworker.errors import DecodeError
-from kworker.task import SUCCESS, ErrorInfo, Outcome, Success, TopicPartition
+from kworker.task import SUCCESS, ErrorInfo, Outcome, Record, Success, TopicPartition
 
-_ENTRY_BYTES = 600  # what an unfinished record costs beside its key and value
 _NOTHING = Intervals()
 
 
@@ -80,6 +79,7 @@ class Engine:
         self._retries: list[tuple[float, int, Entry]] = []
         self._sequence = count()
         self._epochs = count(1)
+        self._shrunk: set[Partition] = set()  # crowded partitions of which something finished in this event
         self._at = 0.0  # wall time of the latest event that brought one
         self.commits = Commits(settings.commit_interval, settings.alphabet)
         self.routes = dict(routes)
@@ -118,6 +118,10 @@ class Engine:
         """Take one event; returns what to do, in this order. `now`: monotonic seconds."""
         actions: list[Action] = []
         self._reactions[type(event)](event, now, actions)
+        if self._shrunk:
+            for partition in self._shrunk:
+                self.pressure.shrunk(partition, len(self.partitions), actions)
+            self._shrunk.clear()
         self._start(actions)
         outgoing, missing = self.forwarding.take()
         if missing:
@@ -182,58 +186,63 @@ class Engine:
             actions.append(do.Resume(resumed))
 
     def _polled(self, event: on.Polled, now: float, actions: list[Action]) -> None:
-        at = self._at = event.at
-        routes, arrive, received, pressure = self.routes, self._ready.arrive, self.received, self.pressure
-        partition: Partition | None = None
-        topic, number = "", -1
+        self._at = event.at
         touched: set[Partition] = set()
-        for record in event.records:
-            if record.partition() != number or record.topic() != topic:
-                topic, number = record.topic(), record.partition()
-                received.setdefault(topic, 0)
-                partition = self.partitions.get(TopicPartition(topic, number))
-                if partition is not None and not partition.leaving:
-                    touched.add(partition)
-                    partition.marks.append((record.offset(), at))
-            if partition is None or partition.leaving:
-                continue
-            offset = record.offset()
-            tracker = partition.tracker
-            if offset < tracker.next:
-                continue  # delivered again after a seek back: it is open or finished already
-            tracker.open(offset)
-            received[topic] += 1
-            if partition.restored and self._restore(partition, offset):
-                continue
-            task = decode_envelope(record, routes, partition.default_task)
-            error = None
-            if isinstance(task, DecodeError):
-                error, task = task, bare(record)
-            value, key = task.value, task.key
-            size = (len(value) if value else 0) + (len(key) if key else 0) + _ENTRY_BYTES
-            pressure.add(partition, size)
-            if error is None:
-                arrive(Entry(task, partition, routes[task.name], size, at))
-            else:
-                entry = Entry(task, partition, self.unknown, size, at)
-                self._set_aside(entry, Verdict(error.reason, ErrorInfo(error.code, str(error))))
+        for name, run in _runs(event.records):
+            partition = self.partitions.get(name)
+            if partition is not None and not partition.leaving:
+                touched.add(partition)
+                self._open(partition, run)
         for partition in touched:
-            pressure.grown(partition, len(self.partitions), actions)
+            self.pressure.grown(partition, len(self.partitions), actions)
 
-    def _restore(self, partition: Partition, offset: int) -> bool:
-        """True if an earlier owner finished this record, as its commit metadata said: it does not run again."""
-        if offset >= partition.restored.end:
+    def _open(self, partition: Partition, run: list[Record]) -> None:
+        """Records of one partition, in log order, become open; the work is done once a run where it can be."""
+        tracker, seen = partition.tracker, self._at
+        if run[0].offset() < tracker.next:  # delivered again after a seek back: open or finished already
+            run = [record for record in run if record.offset() >= tracker.next]
+            if not run:
+                return
+        offsets = [record.offset() for record in run]
+        partition.marks.append((offsets[0], seen))
+        tracker.open_all(offsets)
+        topic = partition.topic_partition.topic
+        self.received[topic] = self.received.get(topic, 0) + len(run)
+        if partition.restored:
+            run = self._restore(partition, run)
+        routes, default = self.routes, partition.default_task
+        entries, refused, size = [], [], 0
+        for record in run:
+            task = decode_envelope(record, routes, default)
+            if isinstance(task, DecodeError):
+                refused.append((Entry(bare(record, task), partition, self.unknown, seen), task))
+                size += refused[-1][0].task.size
+            else:
+                entries.append(Entry(task, partition, routes[task.name], seen))
+                size += task.size
+        self.pressure.add(partition, len(run), size)
+        self._ready.arrive_all(entries)
+        for entry, error in refused:
+            self._set_aside(entry, Verdict(error.reason, ErrorInfo(error.code, str(error))))
+
+    def _restore(self, partition: Partition, run: list[Record]) -> list[Record]:
+        """Finish what an earlier owner finished, as its commit metadata said; returns what is left to run."""
+        restored = partition.restored
+        left = []
+        for record in run:
+            if record.offset() in restored:
+                partition.tracker.finish(record.offset())
+                partition.changes += 1
+            else:
+                left.append(record)
+        if run[-1].offset() >= restored.end:
             partition.restored = _NOTHING
-            return False
-        if offset not in partition.restored:
-            return False
-        partition.tracker.finish(offset)
-        partition.changes += 1
-        return True
+        return left
 
     def _end_reached(self, event: on.EndReached, now: float, actions: list[Action]) -> None:
         partition = self.partitions.get(event.topic_partition)
-        if partition is not None and partition.tracker.end_reached(event.offset):
+        # Records that come for a leaving partition are dropped: its end would count them as worked, and lose them.
+        if partition is not None and not partition.leaving and partition.tracker.end_reached(event.offset):
             partition.changes += 1
 
     def _fetch_failed(self, event: on.FetchFailed, now: float, actions: list[Action]) -> None:
@@ -271,13 +280,13 @@ class Engine:
                 self.late_results += 1
             elif outcome is SUCCESS:
                 route.succeeded += 1
-                self._complete(entry, actions)
+                self._complete(entry)
             elif isinstance(outcome, Success):
                 route.succeeded += 1
                 if outcome.publish:
                     self.forwarding.publish(entry, outcome.publish)
                 else:
-                    self._complete(entry, actions)
+                    self._complete(entry)
             else:
                 self._decide(entry, outcome, now)
 
@@ -297,16 +306,16 @@ class Engine:
     def _set_aside(self, entry: Entry, verdict: Verdict) -> None:
         self.forwarding.set_aside(entry, verdict, self._at)
 
-    def _complete(self, entry: Entry, actions: list[Action]) -> None:
+    def _complete(self, entry: Entry) -> None:
         """The effect of this entry is acknowledged: its offset is finished and its lane goes on."""
         partition = entry.partition
         partition.tracker.finish(entry.task.offset)
         partition.changes += 1
-        self.pressure.remove(partition, entry.size)
+        self.pressure.remove(partition, entry.task.size)
         if entry.lane is not None and not partition.leaving:
             self._ready.release_lane(entry)
         if partition.crowded:
-            self.pressure.shrunk(partition, len(self.partitions), actions)
+            self._shrunk.add(partition)
 
     # -- the broker ---------------------------------------------------------------------------------------------
 
@@ -317,7 +326,7 @@ class Engine:
             failing = bool(partition.failing)
             if refusal is None:
                 if self.forwarding.acknowledged(forward) and not partition.fenced:
-                    self._complete(entry, actions)
+                    self._complete(entry)
             elif not partition.fenced:
                 self.forwarding.refused(forward, refusal, now, self._at)
             if bool(partition.failing) is not failing:
@@ -390,6 +399,8 @@ class Engine:
     def _fence(self, partitions: Iterable[Partition], actions: list[Action]) -> None:
         cancelled = []
         for partition in partitions:
+            if partition.fenced:  # a stop was over before the revoke that was on its way
+                continue
             partition.leaving = partition.fenced = True
             self._ready.leave(partition)
             self.pressure.forget(partition)
@@ -400,6 +411,18 @@ class Engine:
                 del self.partitions[partition.topic_partition]
         if cancelled:
             actions.append(do.Cancel(cancelled))
+
+
+def _runs(records: list[Record]) -> Iterator[tuple[TopicPartition, list[Record]]]:
+    """Split a batch where its partition changes."""
+    start, most = 0, len(records)
+    while start < most:
+        topic, partition = records[start].topic(), records[start].partition()
+        end = start + 1
+        while end < most and records[end].partition() == partition and records[end].topic() == topic:
+            end += 1
+        yield TopicPartition(topic, partition), records[start:end] if end - start < most else records
+        start = end
 
 
 _ERROR_LABEL = {"Failed": "exception", "TimedOut": "timeout", "Crashed": "crash", "Refused": "rejected"}

@@ -21,7 +21,6 @@ class Entry(Struct, eq=False, weakref=False):
     task: Task
     partition: Partition
     route: Route
-    size: int
     seen: float
     lane: bytes | None = None
     run: int = 0

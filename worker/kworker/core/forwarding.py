@@ -48,7 +48,7 @@ class Forwarding:
         """The broker has it; True when that was the last one its entry waited for."""
         entry = forward.entry
         entry.partition.forwarding -= 1
-        entry.partition.failing.discard(entry.task.offset)
+        entry.partition.failing.discard(forward)
         entry.pending -= 1
         return not entry.pending
 
@@ -72,7 +72,7 @@ class Forwarding:
             return
         if forward.verdict is not None and refusal is Refusal.NO_TOPIC:
             self._missing.append((entry.task.topic, topic))
-        entry.partition.failing.add(entry.task.offset)
+        entry.partition.failing.add(forward)
         wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(forward.tries, 10))
         forward.tries += 1
         heapq.heappush(self._due, (now + wait, next(self._sequence), forward))

@@ -73,6 +73,11 @@ class Intervals:
         """The first offset above all intervals; 0 when there are none."""
         return self._bounds[-1] if self._bounds else 0
 
+    def above(self, offset: int) -> list[int]:
+        """The bounds of what lies at or above `offset`."""
+        place = bisect_right(self._bounds, offset)
+        return [offset, *self._bounds[place:]] if place % 2 else self._bounds[place:]
+
     @property
     def bounds(self) -> list[int]:
         """start, end, start, end ... of the intervals."""

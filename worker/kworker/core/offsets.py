@@ -28,6 +28,11 @@ class OffsetTracker:
         self._open.append(offset)
         self.next = offset + 1
 
+    def open_all(self, offsets: list[int]) -> None:
+        """A run of records was delivered: `open` for each of them."""
+        self._open.extend(offsets)
+        self.next = offsets[-1] + 1
+
     def finish(self, offset: int) -> None:
         """The effect of this record is acknowledged; it is finished once, after it was opened."""
         unfinished = self._open

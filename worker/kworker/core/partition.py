@@ -11,6 +11,7 @@ from kworker.task import TopicPartition
 
 if TYPE_CHECKING:
     from kworker.core.entry import Entry
+    from kworker.core.forward import Forward
 
 
 class Partition:
@@ -65,7 +66,7 @@ class Partition:
         self.lanes: dict[bytes, deque[Entry] | None] = {}
         self.running = 0  # handed to an executor and not reported
         self.forwarding = 0  # forwards not acknowledged
-        self.failing: set[int] = set()  # offsets whose forward the broker refused last time
+        self.failing: set[Forward] = set()  # forwards that the broker refused last time
         self.leaving = False
         self.fenced = False
         self.crowded = False
@@ -80,6 +81,17 @@ class Partition:
     def busy(self) -> bool:
         """True while something of it runs or waits for the broker's acknowledgement."""
         return self.running > 0 or self.forwarding > 0
+
+    def finished_bounds(self) -> list[int]:
+        """All that is known to be finished above the committable offset, as start, end, start, end ...
+
+        What an earlier owner finished and was not delivered again yet belongs to it: without it, a second crash soon
+        after a first one would have it run again.
+        """
+        bounds, restored = self.tracker.finished_bounds(), self.restored.above(self.tracker.next)
+        if bounds and restored and bounds[-1] == restored[0]:
+            return bounds[:-1] + restored[1:]
+        return bounds + restored
 
     def oldest_since(self) -> float | None:
         """When the batch of the first unfinished record was delivered (seconds since the epoch), if there is one."""

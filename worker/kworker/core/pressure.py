@@ -12,7 +12,8 @@ from kworker.core.partition import Partition
 from kworker.task import TopicPartition
 
 _WINDOW_SHARE = 0.75  # of what fits the commit metadata; the rest is for records fetched before a pause takes effect
-_LEAST_SHARE = 0.1
+_LEAST_SHARE = 0.5  # of the room, for each partition: pausing one throws away what was prefetched of it, so late
+_RECORD_BYTES = 600  # what an unfinished record costs beside its key, value and headers
 
 
 class Pressure:
@@ -32,14 +33,16 @@ class Pressure:
         """Fit the window to how metadata is written; it stays bounded where none is."""
         self._window = _WINDOW_SHARE * capacity(alphabet or Alphabet.WIDE)
 
-    def add(self, partition: Partition, size: int) -> None:
-        """A record became open."""
+    def add(self, partition: Partition, records: int, size: int) -> None:
+        """Records became open, of `size` bytes in all."""
+        size += records * _RECORD_BYTES
         partition.bytes += size
         self.unfinished_bytes += size
-        self.unfinished += 1
+        self.unfinished += records
 
     def remove(self, partition: Partition, size: int) -> None:
-        """A record is finished."""
+        """A record of `size` bytes is finished."""
+        size += _RECORD_BYTES
         partition.bytes -= size
         self.unfinished_bytes -= size
         self.unfinished -= 1
@@ -68,7 +71,7 @@ class Pressure:
             self.settle(partition, actions)
 
     def shrunk(self, partition: Partition, assigned: int, actions: list[Action]) -> None:
-        """A record of a crowded partition is finished. Two watermarks: pausing throws prefetched records away."""
+        """Records of a crowded partition are finished. Two watermarks: pausing throws prefetched records away."""
         if self._fullness(partition, assigned) < 0.5:
             partition.crowded = False
             self.settle(partition, actions)
@@ -87,7 +90,7 @@ class Pressure:
             actions.append(Resume([name]))
 
     def _fullness(self, partition: Partition, assigned: int) -> float:
-        """Above 1 the intake pauses, below a half it goes on. Each partition has at least a tenth of the room."""
+        """Above 1 the intake pauses, below a half it goes on."""
         tracker = partition.tracker
         share = max(_LEAST_SHARE, 1 / max(assigned, 1))
         return max(

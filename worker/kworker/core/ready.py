@@ -28,6 +28,20 @@ class ReadyQueue:
         self._queues: dict[str, deque[Entry]] = {kind: deque() for kind in executors}
         self._stale = False
 
+    def arrive_all(self, entries: list[Entry]) -> None:
+        """New entries, in log order: `arrive` for each of them."""
+        if self._order != "unordered":
+            for entry in entries:
+                self.arrive(entry)
+            return
+        queues = self._queues
+        for entry in entries:
+            route = entry.route
+            if route.limit is None:
+                queues[route.executor].append(entry)
+            else:
+                self.admit(entry)
+
     def arrive(self, entry: Entry) -> None:
         """A new entry: it waits for its lane, or becomes ready."""
         if self._order != "unordered":

@@ -8,7 +8,8 @@ costs one slot.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container
+import operator
+from collections.abc import Callable, Container
 from datetime import datetime
 
 from kworker.errors import DecodeError
@@ -20,9 +21,14 @@ UNKNOWN = "_unknown"
 MOST_HEADERS = 256
 MOST_HEADER_BYTES = 256 * 1024
 _LONGEST_ID = 256
+_NAME_LOST = "header_name"
+
+# confluent-kafka 2.16 returns a list with a null pointer in it, and leaves an exception pending, when a header's name is
+# not UTF-8. `record.headers()` of a hot loop does not check for that (CPython's specialised calls), so the error would
+# appear anywhere later; this call always raises it, as SystemError.
+_headers_of: Callable[[Record], Headers | None] = operator.methodcaller("headers")
 
 _TYPE, _SHORT_TYPE = "ce_type", "task"
-_INTERESTING = frozenset((_TYPE, _SHORT_TYPE, "ce_id", "content-type", "ce_deadline", "ce_replyto"))
 
 
 def decode(record: Record, names: Container[str], default: str | None) -> Task | DecodeError:
@@ -32,49 +38,43 @@ def decode(record: Record, names: Container[str], default: str | None) -> Task |
     Of duplicate headers the last counts; `ce_type` wins over `task`.
     """
     try:
-        headers = record.headers() or []
-    except UnicodeDecodeError:  # the client decodes header names as UTF-8 and gives nothing when one is not
-        return DecodeError(Reason.UNDECODABLE, "header_name", "a header's name is not UTF-8; its headers are lost")
-    if len(headers) > MOST_HEADERS:
-        return DecodeError(Reason.UNDECODABLE, "too_many_headers", f"more than {MOST_HEADERS} headers")
-    found: dict[str, bytes | None] = {}
-    size = 0
-    for name, value in headers:
-        if value is not None:
-            size += len(value)
-        if name in _INTERESTING:
-            found[name] = value
-    if size > MOST_HEADER_BYTES:
-        return DecodeError(Reason.UNDECODABLE, "headers_too_large", f"headers of more than {MOST_HEADER_BYTES} bytes")
+        headers = _headers_of(record) or []
+    except (UnicodeDecodeError, SystemError):
+        return DecodeError(Reason.UNDECODABLE, _NAME_LOST, "a header's name is not UTF-8; its headers are lost")
+    found = dict(headers)
     try:
         raw = found.get(_TYPE) or found.get(_SHORT_TYPE)
         named = raw.decode() if raw else default
-        if not named:
-            return DecodeError(Reason.UNROUTABLE, "no_task", "it names no task, and its topic has no default task")
-        if named not in names:
-            return DecodeError(Reason.UNROUTABLE, "unknown_task", f"no plugin here offers the task {named[:200]!r}")
-        if len(found) > 1 or (found and raw is None):
-            return _full(record, named, headers, found)
     except UnicodeDecodeError:
-        return DecodeError(Reason.UNDECODABLE, "header_value", "a header that kworker reads is not UTF-8")
+        return DecodeError(Reason.UNDECODABLE, "header", "the task it names is not UTF-8")
+    if named is None:
+        return DecodeError(Reason.UNROUTABLE, "no_task", "it names no task, and its topic has no default task")
+    if named not in names:
+        return DecodeError(Reason.UNROUTABLE, "unknown_task", f"no plugin here offers the task {named[:200]!r}")
+    if len(headers) > 1 or not raw:
+        return _full(record, named, headers, found)
+    value, key = record.value(), record.key()
     return Task(
         named,
         record.topic(),
         record.partition(),
         record.offset(),
-        record.key(),
-        record.value(),
+        key,
+        value,
         headers,
         record.timestamp()[1],
+        (len(value) if value else 0) + (len(key) if key else 0),
     )
 
 
-def bare(record: Record) -> Task:
-    """A Task for a record that cannot become a real one: it carries the bytes to the dead-letter topic."""
-    try:
-        headers = record.headers() or []
-    except UnicodeDecodeError:
-        headers = []
+def bare(record: Record, error: DecodeError) -> Task:
+    """A Task for a record that cannot become a real one: it carries the bytes to the dead-letter topic.
+
+    error: what `decode` returned for it.
+    """
+    # Order: never ask again for headers that could not be read. The second answer of confluent-kafka 2.16 holds a null
+    # pointer in place of the name, and whatever touches it kills the process.
+    headers = [] if error.code == _NAME_LOST else _headers_of(record) or []
     return Task(
         UNKNOWN,
         record.topic(),
@@ -84,37 +84,45 @@ def bare(record: Record) -> Task:
         record.value(),
         headers,
         record.timestamp()[1],
+        len(record.value() or b"") + len(record.key() or b"") + sum([len(name) + len(value or b"") for name, value in headers]),
     )
 
 
 def _full(record: Record, name: str, headers: Headers, found: dict[str, bytes | None]) -> Task | DecodeError:
+    """The same for a record with more headers than the one that names its task."""
+    size = sum([len(name) + len(value or b"") for name, value in headers])
+    if len(headers) > MOST_HEADERS or size > MOST_HEADER_BYTES:
+        limits = f"{MOST_HEADERS} headers, or {MOST_HEADER_BYTES} bytes of them"
+        return DecodeError(Reason.UNDECODABLE, "headers_too_large", f"more than {limits}")
     identity = found.get("ce_id")
     if identity is not None and len(identity) > _LONGEST_ID:  # still one id for one message, at a size we can log
         identity = b"sha256:" + hashlib.sha256(identity).hexdigest().encode()
-    deadline = found.get("ce_deadline")
+    deadline, reply_to = found.get("ce_deadline"), found.get("ce_replyto")
+    value, key = record.value(), record.key()
     try:
-        until = None if deadline is None else _timestamp(deadline.decode())
+        return Task(
+            name,
+            record.topic(),
+            record.partition(),
+            record.offset(),
+            key,
+            value,
+            headers,
+            record.timestamp()[1],
+            (len(value) if value else 0) + (len(key) if key else 0) + size,
+            (found.get("content-type") or b"").decode(),
+            identity.decode() if identity else None,
+            None if deadline is None else _timestamp(deadline),
+            reply_to.decode() if reply_to else None,
+        )
+    except UnicodeDecodeError:
+        return DecodeError(Reason.UNDECODABLE, "header", "a header that kworker reads is not UTF-8")
     except (ValueError, OverflowError):
         return DecodeError(Reason.UNDECODABLE, "deadline", "ce_deadline is not an RFC 3339 time")
-    reply_to = found.get("ce_replyto")
-    return Task(
-        name,
-        record.topic(),
-        record.partition(),
-        record.offset(),
-        record.key(),
-        record.value(),
-        headers,
-        record.timestamp()[1],
-        (found.get("content-type") or b"").decode(),
-        identity.decode() if identity else None,
-        until,
-        reply_to.decode() if reply_to else None,
-    )
 
 
-def _timestamp(text: str) -> float:
-    when = datetime.fromisoformat(text)
+def _timestamp(raw: bytes) -> float:
+    when = datetime.fromisoformat(raw.decode())
     if when.tzinfo is None:
         raise ValueError("no offset from UTC")
     return when.timestamp()

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from kworker.core.entry import Entry
 from kworker.core.partition import Partition
+from kworker.duration import seconds
 from kworker.errors import DecodeError, Reject, Retry
 from kworker.plugin import Context, TaskSpec
 from kworker.task import SUCCESS, ErrorInfo, Failed, Outcome, Publication, Reason, Refused, Success, Task
@@ -121,13 +122,17 @@ def execute(
 
 
 def outcome_of(error: BaseException) -> Outcome:
-    """What an attempt that raised `error` comes to."""
-    if isinstance(error, DecodeError):
-        return Refused(error.reason, ErrorInfo(error.code, text_of(error)))
-    if isinstance(error, Reject):
-        return Refused(Reason.REJECTED, describe(error))
-    if isinstance(error, Retry):
-        return Failed(describe(error), error.after)
+    """What an attempt that raised `error` comes to; total, whatever a plugin has made of our own exceptions."""
+    try:
+        if isinstance(error, DecodeError):
+            return Refused(error.reason, ErrorInfo(error.code, text_of(error)))
+        if isinstance(error, Reject):
+            return Refused(Reason.REJECTED, describe(error))
+        if isinstance(error, Retry) and error.after is not None:
+            # Read again: it may have been set after it was made, and no wait but a number may reach the loop.
+            return Failed(describe(error), seconds(error.after))
+    except BaseException as broken:  # a subclass without our attributes, or with worse
+        return Failed(describe(broken))
     return Failed(describe(error))
 
 
@@ -140,7 +145,9 @@ def describe(error: BaseException) -> ErrorInfo:
         else f"{kind.__module__}.{kind.__qualname__}"
     )
     try:
-        lines = traceback.format_exception(kind, error, error.__traceback__, limit=-_MOST_FRAMES)
+        own = error.__traceback__  # the first frame is `execute`, which says nothing
+        plugins = own.tb_next if own is not None else None
+        lines = traceback.format_exception(kind, error, plugins, limit=-_MOST_FRAMES)
         stack = "".join(lines)[-_LONGEST_STACK:]
     except BaseException as broken:  # a plugin's exception class may raise from anything that formats it
         stack = f"(no stack: formatting it raised {type(broken).__name__})"

@@ -29,25 +29,52 @@ log = logging.getLogger(__name__)
 _AHEAD = 32
 _LEAST_AHEAD = 1024
 _GRACE = 2.0
+_OWN_FRAMES = 5  # of a slot's stack: the thread's start, the slot's loop and `execute`
+
+
+class _Attempt:
+    """One run of one entry; whoever takes its one claim reports it: its slot when it ends, or the loop's watch."""
+
+    __slots__ = ("_cancelled", "_claims", "_context", "entry", "run", "since")
+
+    def __init__(self, entry: Entry, since: float) -> None:
+        self.entry = entry
+        self.run = entry.run
+        self.since = since
+        self._context: Context | None = None
+        self._cancelled = False
+        self._claims = [None]
+
+    def began(self, context: Context) -> None:
+        """Its function is about to be called, with this."""
+        self._context = context
+        if self._cancelled:
+            context.cancel()
+
+    def cancel(self) -> None:
+        """Ask it to end. Order: the flag first, so that one of both sees what the other did."""
+        self._cancelled = True
+        if self._context is not None:
+            self._context.cancel()
+
+    def claim(self) -> bool:
+        """True for the first of both who asks: an attempt may end at the very moment it is given up."""
+        try:
+            self._claims.pop()
+        except IndexError:
+            return False
+        return True
 
 
 class _Slot:
-    """One thread's state, written by that thread but for `lost`; the loop reads it."""
+    """One thread, and the attempt it runs: written by that thread, read by others in one step."""
 
-    __slots__ = ("context", "entry", "lost", "name", "run", "since", "thread", "told")
+    __slots__ = ("attempt", "name", "thread")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.entry: Entry | None = None
-        self.run = 0
-        self.since = 0.0
-        self.context: Context | None = None
-        self.told: Entry | None = None  # the entry that was told of its deadline, by the loop
-        self.lost = False
+        self.attempt: _Attempt | None = None
         self.thread: threading.Thread | None = None
-
-    def began(self, context: Context) -> None:
-        self.context = context
 
 
 class ThreadExecutor:
@@ -71,10 +98,7 @@ class ThreadExecutor:
         put = self._queue.put
         for entry in entries:
             put(entry)
-        if len(self._slots) < self.slots:
-            idle = sum(slot.entry is None for slot in self._slots)
-            for _ in range(min(self._queue.qsize() - idle, self.slots - len(self._slots))):
-                self._add_slot()
+        self._add_slots()
 
     def withdraw(self) -> list[Entry]:
         """Give back what has not begun of partitions that are leaving; the rest keeps its order."""
@@ -93,38 +117,29 @@ class ThreadExecutor:
     def cancel(self, partitions: Collection[Partition]) -> None:
         """Set `ctx.cancelled` for what runs of these partitions."""
         for slot in self._slots:
-            entry, context = slot.entry, slot.context
-            if entry is not None and context is not None and entry.partition in partitions:
-                context.cancel()
+            attempt = slot.attempt
+            if attempt is not None and attempt.entry.partition in partitions:
+                attempt.cancel()
 
     def watch(self, now: float) -> None:
         """Tell attempts past their deadline; declare those lost that do not end within the grace."""
         for slot in list(self._slots):
-            # Order: the entry before its start. If the slot goes on to the next entry in between, the start that is
-            # read is the later one, and the attempt looks younger than it is, never older.
-            entry, run = slot.entry, slot.run
-            since = slot.since
-            if entry is None:
+            attempt = slot.attempt
+            if attempt is None:
                 continue
-            timeout = self._runnables[entry.task.name].spec.timeout
-            if not timeout or now - since <= timeout:
+            timeout = self._runnables[attempt.entry.task.name].spec.timeout
+            over = now - attempt.since - timeout
+            if not timeout or over <= 0:
                 continue
-            if slot.told is not entry:
-                slot.told = entry
-                context = slot.context
-                if context is not None:
-                    context.cancel()
-            if now - since > timeout + _GRACE and slot.entry is entry and slot.run == run:
-                self._give_up(slot, entry, run, since, now, timeout)
+            attempt.cancel()
+            if over > _GRACE:
+                self._give_up(slot, attempt, now, timeout)
+        self._add_slots()  # a slot that had just taken its next entry looked idle to `submit`
 
     def running(self) -> list[Running]:
         """What runs now."""
-        running = []
-        for slot in list(self._slots):
-            entry, since = slot.entry, slot.since
-            if entry is not None:
-                running.append(Running(entry, slot.name, since))
-        return running
+        attempts = [(slot.name, slot.attempt) for slot in list(self._slots)]
+        return [Running(attempt.entry, name, attempt.since) for name, attempt in attempts if attempt is not None]
 
     def stacks(self) -> dict[str, str]:
         """The stack of each busy slot, by its name."""
@@ -133,8 +148,8 @@ class ThreadExecutor:
         for slot in list(self._slots):
             thread = slot.thread
             frame = frames.get(thread.ident) if thread is not None and thread.ident is not None else None
-            if slot.entry is not None and frame is not None:
-                stacks[slot.name] = "".join(traceback.format_stack(frame))
+            if slot.attempt is not None and frame is not None:
+                stacks[slot.name] = "".join(traceback.format_stack(frame)[_OWN_FRAMES:])
         return stacks
 
     def stop(self) -> None:
@@ -142,42 +157,50 @@ class ThreadExecutor:
         for _ in self._slots:
             self._queue.put(None)
 
+    def _add_slots(self) -> None:
+        if len(self._slots) < self.slots:
+            idle = sum(slot.attempt is None for slot in self._slots)
+            for _ in range(min(self._queue.qsize() - idle, self.slots - len(self._slots))):
+                self._add_slot()
+
     def _add_slot(self) -> None:
         slot = _Slot(f"thread-{next(self._names)}")
         slot.thread = threading.Thread(target=self._serve, args=(slot,), name=f"kworker-{slot.name}", daemon=True)
         self._slots.append(slot)
         slot.thread.start()
 
-    def _give_up(self, slot: _Slot, entry: Entry, run: int, since: float, now: float, timeout: float) -> None:
+    def _give_up(self, slot: _Slot, attempt: _Attempt, now: float, timeout: float) -> None:
         stack = self.stacks().get(slot.name, "")
-        slot.lost = True
+        if not attempt.claim():
+            return  # it has just ended
         self.lost += 1
         self._slots.remove(slot)
         self._add_slot()
+        task = attempt.entry.task
         log.error(
             "slot lost: its task did not end after its deadline; the thread goes on in the background",
-            extra={"task": entry.task.name, "id": entry.task.id, "slot": slot.name, "timeout": timeout, "stack": stack},
+            extra={"task": task.name, "id": task.id, "slot": slot.name, "timeout": timeout, "stack": stack},
         )
         error = ErrorInfo("timeout", f"it ran longer than {timeout:g} s and did not end when told to", stack)
-        self._mailbox.report((entry, run, TimedOut(error), since, now))
+        self._mailbox.report((attempt.entry, attempt.run, TimedOut(error), attempt.since, now))
 
     def _serve(self, slot: _Slot) -> None:
         take, report, clock = self._queue.get, self._mailbox.report, time.monotonic
-        runnables, publish, began = self._runnables, self._publish, slot.began
-        while not slot.lost:
+        runnables, publish = self._runnables, self._publish
+        while True:
             entry = take()
             if entry is None:
                 return
-            run = slot.run = entry.run
-            slot.context = None
-            since = slot.since = clock()
-            slot.entry = entry
+            since = clock()
+            attempt = slot.attempt = _Attempt(entry, since)
             runnable = runnables[entry.task.name]
             timeout = runnable.spec.timeout
-            outcome = execute(entry, runnable, since + timeout if timeout else None, publish, began)
-            slot.entry = None
+            outcome = execute(entry, runnable, since + timeout if timeout else None, publish, attempt.began)
             ended = clock()
             if timeout and ended - since > timeout and isinstance(outcome, Failed):
                 outcome = TimedOut(outcome.error)  # it raised because it was told, or too late to tell
-            if not slot.lost:
-                report((entry, run, outcome, since, ended))
+            if not attempt.claim():
+                return  # it was given up, and so was this slot
+            slot.attempt = None
+            report((entry, attempt.run, outcome, since, ended))
+            del entry, attempt, outcome  # an idle slot keeps nothing of its last task

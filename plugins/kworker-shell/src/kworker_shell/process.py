@@ -1,7 +1,7 @@
-"""One child process: fed, drained, and ended in time with all of its process group.
+"""One child process: given its input, drained, and ended in time with all of its process group.
 
-Promises: nothing it writes blocks it or fills memory; it and its group are gone when `run` returns, and no zombie
-stays. A process that leaves the group (a daemon with a session of its own) is out of reach.
+Promises: it reads all of its input, even when the worker is killed meanwhile; nothing it writes blocks it or fills
+memory; it and its group are gone when `run` returns, and no zombie stays. A process that leaves the group (a daemon with a session of its own) is out of reach.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import selectors
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,11 +89,11 @@ def run(
     Raises OSError when it cannot be started, ChildProcessError when someone else took its exit status,
     subprocess.TimeoutExpired when the kernel does not let it die.
     """
-    with selectors.DefaultSelector() as selector:
+    with selectors.DefaultSelector() as selector, _held(stdin) as given:
         process = subprocess.Popen(
             argv,
             executable=program,
-            stdin=subprocess.PIPE,
+            stdin=given,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
@@ -100,7 +101,7 @@ def run(
             env=env,
             start_new_session=True,
         )
-        child = _Child(process, selector, stdin, limit)
+        child = _Child(process, selector, limit)
         try:
             stopped = child.attend(seconds, grace, cancelled)
         finally:
@@ -108,15 +109,24 @@ def run(
     return Ended(process.returncode, child.stdout, child.stderr, stopped)
 
 
+def _held(data: bytes) -> IO[bytes]:
+    """`data` as a nameless file, to be read from its start.
+
+    Not a pipe: the end of one that a killed worker was writing to looks like the end of the input, and a command
+    would take the part it got for the whole.
+    """
+    held = os.fdopen(os.memfd_create("stdin"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()
+    held.write(data)
+    held.seek(0)  # flushes as well
+    return held
+
+
 class _Child:
-    def __init__(
-        self, process: subprocess.Popen[bytes], selector: selectors.BaseSelector, stdin: bytes, limit: int
-    ) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], selector: selectors.BaseSelector, limit: int) -> None:
         self._process = process
         self._selector = selector
-        self._unsent = memoryview(stdin)
         self.stdout, self.stderr = Kept(limit), Kept(limit, end=True)
-        self._pipes = [pipe for pipe in (process.stdin, process.stdout, process.stderr) if pipe is not None]
+        self._pipes = [pipe for pipe in (process.stdout, process.stderr) if pipe is not None]
 
     def attend(self, seconds: float | None, grace: float, cancelled: Callable[[], bool]) -> Stopped:
         self._watch()
@@ -135,29 +145,23 @@ class _Child:
             # With its pipes closed it is about to end: look often at first, ever less later.
             wait = TICK if self._selector.get_map() else min(TICK, wait * 2 if wait < TICK else 0.001)
             for key, _ in self._selector.select(wait):
-                self._move(key)
+                self._read(key)
         return stopped
 
     def _watch(self) -> None:
-        for pipe, kept in zip(self._pipes, (None, self.stdout, self.stderr), strict=True):
+        for pipe, kept in zip(self._pipes, (self.stdout, self.stderr), strict=True):
             os.set_blocking(pipe.fileno(), False)
-            self._selector.register(pipe, selectors.EVENT_READ if kept else selectors.EVENT_WRITE, kept)
+            self._selector.register(pipe, selectors.EVENT_READ, kept)
 
-    def _move(self, key: selectors.SelectorKey) -> bool:
-        """Read or write once; False when there is nothing to move (any more)."""
+    def _read(self, key: selectors.SelectorKey) -> bool:
+        """Read once; False when there is nothing to read (any more)."""
         pipe: IO[bytes] = key.fileobj  # type: ignore[assignment]  # what was registered
-        if isinstance(key.data, Kept):
-            chunk = pipe.read(CHUNK)  # None: nothing there yet; empty: closed by all who held it
-            if chunk:
-                key.data.add(chunk)
-                return True
-            if chunk is None:
-                return False
-        else:
-            with contextlib.suppress(BrokenPipeError):  # it does not want the rest: its exit code tells what that means
-                self._unsent = self._unsent[pipe.write(self._unsent[:CHUNK]) or 0 :]
-                if self._unsent:
-                    return True
+        chunk = pipe.read(CHUNK)  # None: nothing there yet; empty: closed by all who held it
+        if chunk:
+            key.data.add(chunk)
+            return True
+        if chunk is None:
+            return False
         self._selector.unregister(pipe)
         pipe.close()
         return False
@@ -179,10 +183,9 @@ class _Child:
             self._process.wait(REAP)
             for key in list(self._selector.get_map().values()):
                 # What it wrote is in the pipe; whoever escaped with the other end is not waited for.
-                if key.data is not None:
-                    for _ in range(_LAST_READS):
-                        if not self._move(key):
-                            break
+                for _ in range(_LAST_READS):
+                    if not self._read(key):
+                        break
         finally:
             for pipe in self._pipes:
                 pipe.close()

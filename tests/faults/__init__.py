@@ -1,0 +1,1 @@
+"""FAULTS.md on a real Kafka: one test a row, named after it."""
