@@ -29,7 +29,7 @@ allow_internal = ["127.0.0.1/32"]   # the receiver is on this machine; such addr
 secrets = [{secret}]
 
 [tasks."http.deliver"]
-max_attempts = 4
+max_attempts = 3
 
 [plugins.shell.commands.{command}]
 argv = ["sh", "-c", 'printf "%s %s\\n" "$KWORKER_TASK_ID" "$(wc -lc)" >> {counts}']
@@ -81,9 +81,13 @@ class Worker:
 
     def status(self) -> dict[str, Any]:
         """Its status page."""
-        with urllib.request.urlopen(f"{self.address}/status", timeout=5) as page:
+        with urllib.request.urlopen(f"{self.address}/status", timeout=10) as page:
             answer: dict[str, Any] = json.load(page)
             return answer
+
+    def partitions(self) -> str:
+        """The partitions it has, as one text."""
+        return " ".join(f"{item['topic']}/{item['partition']}" for item in self.status()["assignment"])
 
     def kill(self) -> None:
         """kill -9."""
@@ -138,7 +142,12 @@ class Crew:
     def stop(self) -> list[int]:
         """SIGTERM to all that run; returns their exit codes."""
         stopped = self.living
-        for worker in stopped:
-            worker.ask_to_stop()
         deadline = time.monotonic() + _STOP_WITHIN
-        return [worker.wait(max(0.1, deadline - time.monotonic())) for worker in stopped]
+        try:
+            for worker in stopped:
+                worker.ask_to_stop()
+            return [worker.wait(max(0.1, deadline - time.monotonic())) for worker in stopped]
+        except BaseException:  # a second Ctrl-C: no more patience
+            for worker in stopped:
+                worker.kill()
+            raise

@@ -6,6 +6,7 @@ Nothing but Python is needed: the broker is librdkafka's mock cluster, inside th
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import signal
@@ -14,13 +15,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from operator import itemgetter
 from pathlib import Path
 from types import FrameType
 
 from crew import GROUP, Crew, Worker
 from ledger import DEAD_LETTERS, Ledger
 from plan import TOPIC, WEBHOOKS, Piece, pieces
-from receiver import Receiver
+from receiver import ORDERS, Receiver
 from screen import Screen
 
 from kworker import Client
@@ -53,7 +55,7 @@ class Demo:
         pages = sum(piece.page is not None for piece in plan.values())
         doomed = sum(piece.fate is not None for piece in plan.values())
         self.screen.event(
-            f"published {len(plan):,} tasks: {WEBHOOKS:,} webhooks, {pages} pages of this repository for `wc`,"
+            f"published {len(plan):,} tasks: {WEBHOOKS:,} webhooks, {pages} pages of this repository for wc,"
             f" {doomed} that cannot succeed"
         )
 
@@ -67,13 +69,14 @@ class Demo:
     def kill(self) -> None:
         """kill -9 in the middle of the work, and a replacement, as a supervisor would start it."""
         self._until(lambda: self.ledger.accounted >= KILL_AT * self.published, "a part of the work to be done")
-        victim = max(self.crew.workers, key=lambda worker: len(worker.status()["running"]))
-        running = len(victim.status()["running"])
+        running, victim = max(((len(w.status()["running"]), w) for w in self.crew.workers), key=itemgetter(0))
         victim.kill()
         self.killed = victim
         self.screen.event(f"kill -9 {victim.name} (pid {victim.pid}), {running} tasks running in it")
         worker = self.crew.hire()
         self.screen.event(f"{worker.name} (pid {worker.pid}) replaces it; the group notices the death within 6 s")
+        self._until(lambda: worker.locate() and bool(worker.partitions()), f"{worker.name} to take over")
+        self.screen.event(f"{worker.name} has taken over {worker.partitions()}")
 
     def finish(self) -> None:
         """Every message accounted for, and every offset committed."""
@@ -82,21 +85,23 @@ class Demo:
 
     def report(self) -> bool:
         """The table; False when anything is not as it must be."""
-        ledger = self.ledger
-        runs = ledger.runs()
-        twice = sum(count > 1 for count in runs.values())
-        tasks, attempts = ledger.retried()
-        reasons = ", ".join(f"{reason} {count}" for reason, count in ledger.reasons().most_common())
-        name = self.killed.name if self.killed else "a worker"
+        ledger, runs = self.ledger, self.ledger.runs()
         lines = sum(counts[0][0] for counts in ledger.counted.values())
+        early = self.receiver.early
+        reasons = ", ".join(f"{reason} {count}" for reason, count in ledger.reasons().most_common())
+        victim = self.killed.name if self.killed else "a worker"
         self.screen.say()
-        self.screen.table(
+        self.screen.numbers(
             [
                 ("published", self.published, "acknowledged by the broker"),
-                ("succeeded", len(runs), f"every signature verified, {lines:,} lines counted right"),
-                ("retried", tasks, f"{attempts} attempts were answered 500 or 503; Retry-After was kept"),
+                ("succeeded", len(runs), f"every signature verified, {lines:,} lines of text counted"),
+                (
+                    "retried",
+                    ledger.retried(),
+                    f"Retry-After not kept {early} times" if early else "Retry-After was kept",
+                ),
                 ("dead-lettered", len(ledger.dead), reasons),
-                ("run twice", twice, f"running in {name} when it died, or done and not yet committed"),
+                ("run twice", ledger.run_twice(), f"running in {victim}, or done and not yet committed, when it died"),
                 ("lost", len(ledger.lost()), ""),
             ]
         )
@@ -106,53 +111,59 @@ class Demo:
         return not faults
 
     def directions(self, *, stay: bool) -> None:
-        """Where to look: what the dead letters say, and how to see all of it."""
-        self.screen.say(f"\nSome of the dead letters, as they are in {DEAD_LETTERS}:")
-        seen: set[str] = set()
-        for letters in self.ledger.dead.values():
-            letter = letters[0]
-            if letter["kworker-reason"] not in seen:
-                seen.add(letter["kworker-reason"])
-                why = letter["kworker-error-message"]
-                self.screen.say(f"  {letter['kworker-reason']:<12} {letter['ce_type']:<13} {why[:80]}")
-        python = shlex.quote(os.path.relpath(sys.executable))
-        self.screen.say("\nWhere to look:")
-        self.screen.table(
+        """Where to look: what dead letters say, and how to see everything."""
+        self.screen.say("\nOne dead letter of each reason, by its headers:")
+        letters = {letter[0]["kworker-reason"]: letter[0] for letter in self.ledger.dead.values()}
+        self.screen.list(
             [
-                *(("metrics", f"{worker.address}/metrics", "") for worker in self.crew.living),
-                *(("status", f"{worker.address}/status", "") for worker in self.crew.living),
-                ("dead letters", f"kcat -C -e -b {self.broker.bootstrap} -t {DEAD_LETTERS} -f '%h\\n%s\\n\\n'", ""),
-                ("publish", f"{python} -m kworker publish --bootstrap {self.broker.bootstrap} TASK PAYLOAD", ""),
-                ("logs", str(self.crew.folder), ""),
+                (reason, f"{letter['ce_type']:<14}{letter['kworker-error-message'][:80]}")
+                for reason, letter in sorted(letters.items())
+            ]
+        )
+        living, broker = self.crew.living, self.broker.bootstrap
+        for worker in living:
+            worker.locate()
+        kworker = shlex.quote(os.path.relpath(Path(sys.executable).with_name("kworker")))
+        url = json.dumps({"url": self.receiver.url + ORDERS})
+        self.screen.say("\nWhere to look:")
+        self.screen.list(
+            [
+                ("metrics", "  ".join(f"{worker.address}/metrics" for worker in living)),
+                ("status", "  ".join(f"{worker.address}/status" for worker in living)),
+                ("logs", str(self.crew.folder)),
+                ("dead letters", f"kcat -C -e -b {broker} -t {DEAD_LETTERS} -f '%h\\n%s\\n\\n'"),
+                ("publish", f"{kworker} publish --bootstrap {broker} http.deliver '{url}'"),
             ]
         )
         if not stay:
-            script = shlex.quote(os.path.relpath(__file__))
-            self.screen.say(f"All of it ends now; `{python} {script} --stay` leaves it up until Enter.")
+            again = shlex.join([os.path.relpath(sys.executable), os.path.relpath(__file__), "--stay"])
+            self.screen.say(f"It ends now. To look around, run `{again}`: it stays until Enter.")
+        self.screen.say()
 
     def stop(self) -> bool:
         """SIGTERM to the workers: each must drain, commit and exit with 0."""
         codes = self.crew.stop()
-        self.screen.event(f"the workers were stopped with SIGTERM; exit codes {', '.join(map(str, codes))}")
+        self.screen.event(f"stopped with SIGTERM; exit codes {', '.join(map(str, codes))}")
         return not any(codes)
 
     def _until(self, fact: Callable[[], bool], what: str) -> None:
         """Look and show until `fact` is true. Raises SystemExit when a worker died or the time is up."""
         while not self._check(fact):
-            dead = [worker for worker in self.crew.workers if worker.code is not None and worker is not self.killed]
-            for worker in dead:
-                for line in worker.lines()[-10:]:
+            ended = [worker for worker in self.crew.workers if worker.code is not None and worker is not self.killed]
+            if not ended and self.screen.seconds < DEADLINE:
+                time.sleep(0.05)
+                continue
+            for worker in self.crew.workers:
+                for line in worker.lines()[-5:]:
                     self.screen.say(f"  {worker.name}: {line.get('message')}")
-                raise SystemExit(f"demo: {worker.name} ended with {worker.code}")
-            if self.screen.seconds > DEADLINE:
-                raise SystemExit(f"demo: waited in vain for {what}; logs of the workers: {self.crew.folder}")
-            time.sleep(0.05)
+            how = ", ".join(f"{worker.name} ended with {worker.code}" for worker in ended)
+            raise SystemExit(f"demo: waited for {what}: {how or f'not within {DEADLINE:g} s'}")
 
     def _check(self, fact: Callable[[], bool]) -> bool:
         self.ledger.look()
         if self.published:
             living = len(self.crew.living)
-            more = f"{living} workers   {self.ledger.retried()[0]} retried   {len(self.ledger.dead)} dead letters"
+            more = f"{living} workers   {self.ledger.retried()} retried   {len(self.ledger.dead)} dead letters"
             self.screen.progress(self.ledger.accounted, self.published, more)
         return fact()
 
@@ -182,9 +193,8 @@ def main() -> int:
         good = demo.report()
         demo.directions(stay=stay)
         if stay:
-            input("\nEnter ends it. ")
+            input("Enter ends it. ")
         good &= demo.stop()
-        os.system(f"mkdir -p /tmp/demolog; cp {folder}/*.log /tmp/demolog/")
     return 0 if good else 1
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from plan import TOPIC, Piece
 from receiver import Receiver
+
+from kworker.task import Headers
 
 DEAD_LETTERS = TOPIC + ".dlq"
 
@@ -47,7 +50,8 @@ class Ledger:
             self.counted[name].append((int(count), int(size)))
         for message in self._consumer.consume(1000, 0):
             if message.error() is None:
-                headers = {name: (value or b"").decode("utf-8", "replace") for name, value in message.headers() or []}
+                given = cast("Headers", message.headers() or [])
+                headers = {name: (value or b"").decode("utf-8", "replace") for name, value in given}
                 headers["place"] = f"{message.topic()}/{message.partition()}/{message.offset()}"
                 self.dead[headers.get("ce_id", "")].append(headers)
 
@@ -67,10 +71,13 @@ class Ledger:
         committed = self._consumer.committed(self._places, timeout=10)
         return sum(end - max(0, found.offset) for end, found in zip(ends, committed, strict=True))
 
-    def retried(self) -> tuple[int, int]:
-        """(messages, attempts) that were answered 500 or 503."""
-        failed = [sum(answer >= 500 for answer in answers) for answers in self._receiver.answers.copy().values()]
-        return sum(count > 0 for count in failed), sum(failed)
+    def retried(self) -> int:
+        """Messages whose first attempt was answered 500 or 503."""
+        return sum(answers[0] >= 500 for answers in self._receiver.answers.copy().values() if answers)
+
+    def run_twice(self) -> int:
+        """Messages that took effect, or became a dead letter, more than once."""
+        return sum(count > 1 for count in [*self.runs().values(), *map(len, self.dead.values())])
 
     def reasons(self) -> Counter[str]:
         """Dead-lettered messages by reason."""

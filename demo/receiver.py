@@ -20,6 +20,7 @@ ORDERS, CLOSED, BROKEN = "/hooks/orders", "/hooks/closed", "/hooks/broken"
 """Takes deliveries, now and then at the second or third try; is gone for good (410); always fails (500)."""
 
 _TOLERANCE = 300  # seconds that a signature may be old
+_RETRY_AFTER = 2  # seconds
 
 
 class Receiver:
@@ -32,6 +33,9 @@ class Receiver:
         """What each webhook-id was answered, in order."""
         self.forged = 0
         """Requests whose signature was wrong: they took no effect."""
+        self.early = 0
+        """Requests that came back before the time that Retry-After had asked for."""
+        self._not_before: dict[str, float] = {}
         self._server = _Server(self)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
@@ -51,10 +55,14 @@ class Receiver:
             self.forged += 1
             return HTTPStatus.UNAUTHORIZED, {}
         dice = crc32(name.encode()) % 100
+        now = time.monotonic()
         time.sleep(1.0 if dice >= 99 else 0.02 + dice / 2500)  # what a real receiver does meanwhile
         with self._lock:
             answer, more = self._answer(path, dice, len(self.answers[name]))
             self.answers[name].append(answer)
+            self.early += now < self._not_before.get(name, now)
+            if "Retry-After" in more:
+                self._not_before[name] = time.monotonic() + _RETRY_AFTER
         return answer, more
 
     def _answer(self, path: str, dice: int, earlier: int) -> tuple[int, dict[str, str]]:
@@ -63,7 +71,7 @@ class Receiver:
         if path == BROKEN or (dice < 3 and earlier < 2):
             return HTTPStatus.INTERNAL_SERVER_ERROR, {}
         if dice < 8 and not earlier:
-            return HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "2"}
+            return HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(_RETRY_AFTER)}
         return HTTPStatus.OK, {}
 
 

@@ -49,13 +49,16 @@ class Screen:
         else:
             print(line, flush=True)
 
-    def table(self, rows: list[tuple[str, object, str]]) -> None:
+    def numbers(self, rows: list[tuple[str, int, str]]) -> None:
         """Name, number and remark of each row."""
-        names = max(len(name) for name, _, _ in rows)
-        numbers = max(len(f"{number:,}" if isinstance(number, int) else str(number)) for _, number, _ in rows)
-        for name, number, remark in rows:
-            text = f"{number:,}" if isinstance(number, int) else str(number)
-            self.say(f"  {name:<{names}}  {text:>{numbers}}   {remark}".rstrip())
+        widest = max(len(f"{number:,}") for _, number, _ in rows)
+        self.list([(name, f"{number:>{widest},}   {remark}") for name, number, remark in rows])
+
+    def list(self, rows: list[tuple[str, str]]) -> None:
+        """Name and text of each row."""
+        widest = max(len(name) for name, _ in rows)
+        for name, text in rows:
+            self.say(f"  {name:<{widest}}  {text}".rstrip())
 
     def _put(self, line: str) -> None:
         """Replace the live line."""

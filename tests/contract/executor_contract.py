@@ -20,12 +20,14 @@ from kit.attempts import entry_of, partition, reported
 from kit.memory import MemoryRecord
 from kworker import TaskSpec
 from kworker.codecs.arguments import Signature
-from kworker.core.engine import Engine, EngineSettings
+from kworker.core.engine import Engine
+from kworker.core.settings import EngineSettings
 from kworker.core.entry import Entry
 from kworker.core.events import Assigned, Assignment, Finished, Polled
 from kworker.core.partition import Partition
 from kworker.core.retry import RetryPolicy
 from kworker.core.route import Route
+from kworker.core.settings import EngineSettings
 from kworker.executors.base import Executor, Runnable
 from kworker.mailbox import Mailbox, Report
 from kworker.plugin import ExecutorKind

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from kworker.core import actions as do
 from kworker.core import events as on
 from kworker.core.deadletter import CUT
-from kworker.core.engine import Engine, EngineSettings, TopicRules
+from kworker.core.engine import Engine
+from kworker.core.settings import EngineSettings, TopicRules
 from kworker.core.forward import Forward
 from kworker.core.metadata import Alphabet, encode
 from kworker.core.partition import Partition
@@ -112,7 +113,8 @@ class Twin:
             restored = stored.finished if stored else frozenset()
             if place in self.owned:
                 self._fence(self.owned[place])
-            self.owned[place] = Epoch(self.logs[place], begin, restored, (begin, restored) if stored else None)
+            known = (begin, restored) if stored else None
+            self.owned[place] = Epoch(self.logs[place], begin, restored, known, self.alphabet is not None)
             self.owned[place].leaving = self.stopping
             given.append(on.Assignment(place, begin, stored and stored.offset, stored.metadata if stored else ""))
             if stored is None:
@@ -420,9 +422,8 @@ class Twin:
         for epoch in epochs:
             if not epoch.fenced:
                 stored = self.stored.get(epoch.place)
-                if self.alphabet is not None:
-                    epoch.acknowledged = stored and (stored.offset, stored.finished)
-                    assert not epoch.changed, f"commit: given up at {epoch.snapshot}, committed {epoch.acknowledged}"
+                epoch.acknowledged = stored and (stored.offset, stored.finished)
+                assert not epoch.changed, f"commit: given up at {epoch.snapshot}, committed {epoch.acknowledged}"
                 self._fence(epoch)
 
     def _fence(self, epoch: Epoch) -> None:

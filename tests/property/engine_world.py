@@ -130,6 +130,7 @@ class Epoch:
     start: int
     restored: frozenset[int]  # finished by an earlier owner
     acknowledged: tuple[int, frozenset[int]] | None  # (committable, finished above it) that the group has
+    remembers: bool  # the broker keeps commit metadata
     next: int = 0
     position: int = 0  # where the intake reads on
     open: dict[int, LogRecord] = field(default_factory=dict)
@@ -171,7 +172,8 @@ class Epoch:
         committed, finished = self.acknowledged
         between = {offset for offset in self.log.records if committed <= offset < self.committable} - finished
         above = {offset for offset in finished if offset >= self.committable}
-        return bool(between) or above != self.finished_above or (not self.open and committed != self.next)
+        told = above == self.finished_above or not self.remembers
+        return bool(between) or not told or (not self.open and committed != self.next)
 
     @property
     def busy(self) -> bool:

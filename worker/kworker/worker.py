@@ -25,11 +25,12 @@ from kworker.codecs.arguments import Signature
 from kworker.config import Config
 from kworker.core import actions as do
 from kworker.core import events as on
-from kworker.core.engine import Engine, EngineSettings, TopicRules
+from kworker.core.engine import Engine
 from kworker.core.metadata import Alphabet
 from kworker.core.publication import message
 from kworker.core.retry import RetryPolicy
 from kworker.core.route import Route
+from kworker.core.settings import EngineSettings, TopicRules
 from kworker.executors import EXECUTORS
 from kworker.executors.base import Executor
 from kworker.executors.threads import ThreadExecutor

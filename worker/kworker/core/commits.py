@@ -48,6 +48,8 @@ class Commits:
         if self._asked and now - self._asked_at < _ANSWER_WITHIN:
             return []
         changed = [partition for partition in partitions if partition.changed]
+        for partition in changed:
+            partition.forget_marks()
         items = self.items(changed)
         self._asked = {
             (partition.topic_partition, partition.epoch): (partition.changes, item.offset)

@@ -17,8 +17,6 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 
-from msgspec import Struct
-
 from kworker.core import actions as do
 from kworker.core import events as on
 from kworker.core.actions import Action
@@ -31,40 +29,16 @@ from kworker.core.forwarding import Forwarding
 from kworker.core.metadata import Alphabet, Intervals, decode
 from kworker.core.partition import Partition
 from kworker.core.pressure import Pressure
-from kworker.core.ready import Order, ReadyQueue
+from kworker.core.ready import ReadyQueue
 from kworker.core.retry import Dead, RetryPolicy
 from kworker.core.route import Route
+from kworker.core.settings import EngineSettings, TopicRules
 from kworker.core.wire import UNKNOWN, bare
 from kworker.core.wire import decode as decode_envelope
 from kworker.errors import DecodeError
 from kworker.task import SUCCESS, ErrorInfo, Outcome, Record, Success, TopicPartition
 
 _NOTHING = Intervals()
-
-
-class TopicRules(Struct, frozen=True):
-    """How to read one topic: the task of records that name none, and where its dead letters go."""
-
-    task: str | None = None
-    dead_letter: str | None = None
-
-
-class EngineSettings(Struct, frozen=True):
-    """What an engine is told once.
-
-    slots: how many attempts each executor may hold, running and about to run. most_records, most_bytes: of
-    unfinished records in memory. alphabet: how commit metadata is written; None where the broker drops it.
-    """
-
-    group: str
-    worker: str
-    slots: Mapping[str, int]
-    order: Order = "unordered"
-    most_records: int = 20_000
-    most_bytes: int = 64 * 1024 * 1024
-    commit_interval: float = 1.0
-    alphabet: Alphabet | None = Alphabet.WIDE
-    topics: Mapping[str, TopicRules] = {}
 
 
 class Engine:
@@ -292,8 +266,7 @@ class Engine:
 
     def _decide(self, entry: Entry, outcome: Outcome, now: float) -> None:
         route = entry.route
-        kind = _ERROR_LABEL.get(outcome.__class__.__name__, "exception")
-        route.failed[kind] = route.failed.get(kind, 0) + 1
+        route.count_failure(outcome)
         decision = route.policy.decide(outcome, entry.attempt, self._at - entry.seen, self._jitter())
         if isinstance(decision, Dead):
             self._set_aside(entry, Verdict(decision.reason, decision.error))
@@ -423,6 +396,3 @@ def _runs(records: list[Record]) -> Iterator[tuple[TopicPartition, list[Record]]
             end += 1
         yield TopicPartition(topic, partition), records[start:end] if end - start < most else records
         start = end
-
-
-_ERROR_LABEL = {"Failed": "exception", "TimedOut": "timeout", "Crashed": "crash", "Refused": "rejected"}

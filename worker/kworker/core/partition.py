@@ -79,8 +79,12 @@ class Partition:
 
     @property
     def busy(self) -> bool:
-        """True while something of it runs or waits for the broker's acknowledgement."""
-        return self.running > 0 or self.forwarding > 0
+        """True while something of it runs or may be acknowledged soon.
+
+        What the broker refused last time (`failing`) is not waited for: a dead-letter topic that cannot be written
+        would hold up every rebalance and every stop.
+        """
+        return self.running > 0 or self.forwarding > len(self.failing)
 
     def finished_bounds(self) -> list[int]:
         """All that is known to be finished above the committable offset, as start, end, start, end ...
@@ -95,9 +99,11 @@ class Partition:
 
     def oldest_since(self) -> float | None:
         """When the batch of the first unfinished record was delivered (seconds since the epoch), if there is one."""
-        marks = self.marks
-        if not self.tracker.open_count:
-            return None
-        while len(marks) > 1 and marks[1][0] <= self.tracker.committable:
+        # One mark always stays, so another thread may read the first.
+        return self.marks[0][1] if self.marks and self.tracker.open_count else None
+
+    def forget_marks(self) -> None:
+        """Drop the marks of batches that lie below the committable offset."""
+        marks, committable = self.marks, self.tracker.committable
+        while len(marks) > 1 and marks[1][0] <= committable:
             marks.popleft()
-        return marks[0][1] if marks else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kworker.core.retry import RetryPolicy
-from kworker.task import Reason
+from kworker.task import Crashed, Outcome, Reason, Refused, TimedOut
 
 if TYPE_CHECKING:
     from collections import deque
@@ -43,3 +43,11 @@ class Route:
         self.retried = 0
         self.failed: dict[str, int] = {}
         self.dead_lettered: dict[Reason, int] = {}
+
+    def count_failure(self, outcome: Outcome) -> None:
+        """Count an attempt that did not succeed, by the closed set of the metric's label `error`."""
+        label = _LABELS.get(type(outcome), "exception")
+        self.failed[label] = self.failed.get(label, 0) + 1
+
+
+_LABELS: dict[type, str] = {TimedOut: "timeout", Crashed: "crash", Refused: "rejected"}

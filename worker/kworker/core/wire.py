@@ -84,7 +84,9 @@ def bare(record: Record, error: DecodeError) -> Task:
         record.value(),
         headers,
         record.timestamp()[1],
-        len(record.value() or b"") + len(record.key() or b"") + sum([len(name) + len(value or b"") for name, value in headers]),
+        len(record.value() or b"")
+        + len(record.key() or b"")
+        + sum([len(name) + len(value or b"") for name, value in headers]),
     )
 
 

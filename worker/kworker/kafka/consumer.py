@@ -21,7 +21,7 @@ from confluent_kafka import TopicPartition as Position
 from kworker.core.actions import CommitItem
 from kworker.core.events import Assigned, Committed, EndReached, Event, FetchFailed, Polled, Revoked
 from kworker.core.metadata import Alphabet
-from kworker.kafka.positions import Positions
+from kworker.kafka.positions import Positions, listed, position_of
 from kworker.task import Record, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ _CHUNK = 1000
 _HOLD = 0.02  # seconds between two looks for room
 _PAUSE_AFTER = 1.0  # without room for so long, partitions are paused: that throws prefetched records away, so late
 _LOOK_AT_ENDS = 2.0
+_ANSWER_MARGIN = 5.0
 
 
 class Room(Protocol):
@@ -77,6 +78,7 @@ class Intake:
         self._no_room_since: float | None = None
         self._seeking = False
         self._closing = False
+        self._last_items: list[CommitItem] | None = None
         self._positions = Positions(start_from, probed)
         self._thread = threading.Thread(target=self._run, name="kworker-intake", daemon=True)
         self.joined = False
@@ -117,6 +119,7 @@ class Intake:
     def close(self, items: Sequence[CommitItem], timeout: float) -> bool:
         """Commit this, leave the group and end; False if that was not done within `timeout` seconds."""
         deadline = time.monotonic() + timeout
+        self._last_items = list(items)  # a revoke that nobody answers any more commits this
         self._commands.put(lambda: self._close(items, deadline))
         self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -128,7 +131,7 @@ class Intake:
             self._consumer = Consumer(
                 {
                     **self._settings,
-                    "on_commit": self._guarded(self._on_commit),
+                    "on_commit": self._guarded(self._committed),
                     "error_cb": self._guarded(self._on_error),
                     "logger": _client_log,
                 }
@@ -247,7 +250,7 @@ class Intake:
     def _commit(self, items: Sequence[CommitItem]) -> None:
         self._committing = {item.topic_partition: item.epoch for item in items}
         try:
-            self._consumer.commit(offsets=[_position(item) for item in items], asynchronous=True)
+            self._consumer.commit(offsets=[position_of(item) for item in items], asynchronous=True)
         except KafkaException as error:
             self._committed(error.args[0], [])
 
@@ -306,7 +309,7 @@ class Intake:
         consumer.incremental_assign([Position(*given.topic_partition, given.start) for given in assignments])
         if names:  # a pause outlives an assignment in librdkafka
             (consumer.pause if self._held else consumer.resume)([Position(*name) for name in names])
-        log.info("assigned", extra={"partitions": _listed(names)})
+        log.info("assigned", extra={"partitions": listed(names)})
 
     def _on_revoke(self, consumer: Consumer, partitions: list[Position]) -> None:
         if self._closing:
@@ -317,17 +320,21 @@ class Intake:
         items = self._await_release()
         if items:
             try:
-                consumer.commit(offsets=[_position(item) for item in items], asynchronous=False)
+                consumer.commit(offsets=[position_of(item) for item in items], asynchronous=False)
             except KafkaException as error:
                 log.warning("the last commit of revoked partitions failed: %s", error)
-        log.info("revoked", extra={"partitions": _listed(names)})
+        log.info("revoked", extra={"partitions": listed(names)})
 
     def _await_release(self) -> list[CommitItem]:
-        try:
-            return self._released.get(timeout=self._revoke_timeout + 5.0)
-        except queue.Empty:
-            self._fatal("intake: the loop did not answer a revoke")
-            return []
+        deadline = time.monotonic() + self._revoke_timeout + _ANSWER_MARGIN
+        while self._last_items is None:
+            try:
+                return self._released.get(timeout=0.1)
+            except queue.Empty:
+                if time.monotonic() > deadline:
+                    self._fatal("intake: the loop did not answer a revoke")
+                    return []
+        return self._last_items
 
     def _on_lost(self, consumer: Consumer, partitions: list[Position]) -> None:
         if self._closing:
@@ -337,16 +344,13 @@ class Intake:
         self._give_up(names, lost=True)
         self._await_release()
         log.warning(
-            "lost: the group gave these partitions away while we were not heard", extra={"partitions": _listed(names)}
+            "lost: the group gave these partitions away while we were not heard", extra={"partitions": listed(names)}
         )
 
     def _give_up(self, names: list[TopicPartition], *, lost: bool) -> None:
         self._assigned.difference_update(names)
         self._paused.difference_update(names)
         self._post(Revoked(names, time.monotonic() + self._revoke_timeout, lost))
-
-    def _on_commit(self, error: KafkaError | None, partitions: list[Position]) -> None:
-        self._committed(error, partitions)
 
     def _committed(self, error: KafkaError | None, partitions: list[Position]) -> None:
         failed = {TopicPartition(p.topic, p.partition): p.error for p in partitions if p.error is not None}
@@ -392,11 +396,3 @@ class Intake:
             },
         )
         self._consumer.seek(Position(*name, start))
-
-
-def _position(item: CommitItem) -> Position:
-    return Position(*item.topic_partition, item.offset, item.metadata)
-
-
-def _listed(names: Iterable[TopicPartition]) -> str:
-    return " ".join(sorted(map(str, names)))

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as Position
 
+from kworker.core.actions import CommitItem
 from kworker.core.events import Assignment
 from kworker.core.metadata import Alphabet, decode, filler
 from kworker.task import TopicPartition
@@ -111,3 +112,13 @@ def _patiently(call: Callable[[], _Result]) -> _Result:
             log.warning("the broker did not say where to start (%d of %d): %s", attempt, _TRIES, error)
             time.sleep(0.5)  # between two tries of a call that failed at once; nothing is assumed to be done by then
     return call()
+
+
+def position_of(item: CommitItem) -> Position:
+    """What the client commits for `item`."""
+    return Position(*item.topic_partition, item.offset, item.metadata)
+
+
+def listed(names: Iterable[TopicPartition]) -> str:
+    """Partitions for a log line."""
+    return " ".join(sorted(map(str, names)))

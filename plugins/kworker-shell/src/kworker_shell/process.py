@@ -1,7 +1,8 @@
 """One child process: given its input, drained, and ended in time with all of its process group.
 
-Promises: it reads all of its input, even when the worker is killed meanwhile; nothing it writes blocks it or fills
-memory; it and its group are gone when `run` returns, and no zombie stays. A process that leaves the group (a daemon with a session of its own) is out of reach.
+Promises: its input is whole, even when the worker is killed meanwhile; nothing it writes blocks it or fills memory; it
+and its group are gone when `run` returns, and no zombie stays. A process that leaves the group (a daemon with a session
+of its own) is out of reach.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO
@@ -109,16 +110,18 @@ def run(
     return Ended(process.returncode, child.stdout, child.stderr, stopped)
 
 
-def _held(data: bytes) -> IO[bytes]:
+@contextlib.contextmanager
+def _held(data: bytes) -> Iterator[IO[bytes]]:
     """`data` as a nameless file, to be read from its start.
 
     Not a pipe: the end of one that a killed worker was writing to looks like the end of the input, and a command
     would take the part it got for the whole.
     """
-    held = os.fdopen(os.memfd_create("stdin"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()
-    held.write(data)
-    held.seek(0)  # flushes as well
-    return held
+    in_memory = hasattr(os, "memfd_create")
+    with os.fdopen(os.memfd_create("stdin"), "w+b") if in_memory else tempfile.TemporaryFile() as held:
+        held.write(data)
+        held.seek(0)  # flushes as well
+        yield held
 
 
 class _Child:

@@ -1,0 +1,115 @@
+"""FAULTS.md "Bad input" 17 and 18: records at the broker's limit, and batches that are small only while compressed."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+from confluent_kafka import Producer
+
+from faults.bad_records import new
+from faults.conftest import Calls, StartWorker, wait_committed
+from kit import Kafka, MakeTopic, create_topic, end_offsets, produce, read_all
+from shim_worker import WorkerProcess
+
+MIB = 1024 * 1024
+LIMIT = 100_000
+
+
+def _largest(kafka: Kafka, topic: str) -> bytes:
+    """The largest value that cannot be compressed and that this topic takes, as the source's limit allows."""
+    return random.Random(18).randbytes(LIMIT - 200)
+
+
+def test_bad_input_18_a_record_of_the_largest_size_fits_with_its_error(
+    kafka: Kafka, topic: MakeTopic, start_worker: StartWorker
+) -> None:
+    name = topic(1, {"max.message.bytes": str(LIMIT)})
+    record = new("big.failure", _largest(kafka, name), ("content-type", b"application/octet-stream"))
+    produce(kafka.bootstrap, name, [record, new("greet", b'{"name": "good"}')])
+    wait_committed(start_worker(kafka.bootstrap, name), 2)
+    (letter,) = read_all(kafka.bootstrap, f"{name}.dlq")
+    headers = letter.headers() or []
+    assert (letter.key(), letter.value()) == (record.key, record.value)
+    assert headers[:2] == list(record.headers)
+    found = dict(headers)
+    assert found["kworker-reason"] == b"exhausted"
+    assert "kworker-error-stack" in found
+    assert "kworker-truncated" not in found
+
+
+def test_bad_input_18_where_it_does_not_fit_the_value_is_cut(
+    kafka: Kafka, topic: MakeTopic, start_worker: StartWorker, calls: Calls
+) -> None:
+    """A dead-letter topic with the limit of its source: first the error shrinks, then the value goes."""
+    name = topic(1, {"max.message.bytes": str(LIMIT)})
+    create_topic(kafka.bootstrap, f"{name}.dlq", 1, {"max.message.bytes": str(LIMIT)})
+    smaller = random.Random(1).randbytes(LIMIT - 1200)
+    octets = ("content-type", b"application/octet-stream")
+    records = [
+        new("big.failure", _largest(kafka, name), octets),
+        new("big.failure", smaller, octets),
+        new("big.failure", b"small", octets, *((f"h{n}", random.Random(n).randbytes(900)) for n in range(100))),
+    ]
+    produce(kafka.bootstrap, name, [*records, new("greet", b'{"name": "good"}')])
+    wait_committed(start_worker(kafka.bootstrap, name), len(records) + 1)
+    letters = {dict(letter.headers() or [])["kworker-origin"]: letter for letter in read_all(kafka.bootstrap, f"{name}.dlq")}
+    whole, fits, headed = (letters[f"{name}/0/{offset}".encode()] for offset in range(3))
+    found = dict(whole.headers() or [])
+    assert (whole.key(), whole.value()) == (records[0].key, b"")
+    assert found["kworker-truncated"] == str(len(records[0].value or b"")).encode()
+    assert found["ce_type"] == b"big.failure"
+    found = dict(fits.headers() or [])
+    assert fits.value() == smaller
+    assert "kworker-truncated" not in found
+    assert "kworker-error-stack" not in found
+    found = dict(headed.headers() or [])
+    assert found["kworker-reason"] == b"exhausted"
+    assert "kworker-truncated" in found
+    assert calls.counted("greet")
+
+
+def test_bad_input_17_a_compressed_batch_bomb(
+    kafka: Kafka, topic: MakeTopic, start_worker: StartWorker, calls: Calls
+) -> None:
+    """A batch reaches the worker decompressed as a whole, whatever the limits say; it costs its size, once, and passes."""
+    name = topic(1, {"max.message.bytes": str(MIB)})
+    worker = start_worker(kafka.bootstrap, name)
+    produce(kafka.bootstrap, name, [new("greet", b'{"name": "warm"}')])
+    wait_committed(worker, 1)
+    before = _resident(worker, "VmRSS")
+    count, size = 50, 3 * MIB
+    _bomb(kafka, name, count, b'{"name": "' + b"a" * size + b'"}')
+    produce(kafka.bootstrap, name, [new("greet", b'{"name": "good"}')])
+    wait_committed(worker, count + 2, 60)
+    peak = _resident(worker, "VmHWM") - before
+    print(f"{count * size // MIB} MiB in one batch: peak {peak // MIB} MiB over {before // MIB} MiB")
+    print(_resident(worker, "VmRSS") // MIB)
+    assert peak < 2 * count * size
+    assert len(calls.counted("greet")) == count + 2
+    worker.terminate()
+    assert worker.wait(20) == 0
+
+
+def _bomb(kafka: Kafka, topic: str, count: int, value: bytes) -> None:
+    """One batch that is a few KiB on the wire and in the log."""
+    settings: dict[str, str | int | float | bool] = {
+        "bootstrap.servers": kafka.bootstrap,
+        "linger.ms": 10_000,
+        "compression.type": "zstd",
+        "message.max.bytes": 900_000_000,
+        "batch.size": 900_000_000,
+        "batch.num.messages": count,
+    }
+    producer = Producer(settings)
+    for _ in range(count):
+        producer.produce(topic, value, headers=[("task", b"greet")])
+    assert producer.flush(60) == 0
+
+
+def _resident(worker: WorkerProcess, field: str) -> int:
+    """Bytes: VmRSS now, VmHWM at most so far."""
+    found = re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{worker.pid}/status").read_text(), re.M)
+    assert found is not None
+    return int(found[1]) * 1024
