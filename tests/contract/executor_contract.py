@@ -21,7 +21,6 @@ from kit.memory import MemoryRecord
 from kworker import TaskSpec
 from kworker.codecs.arguments import Signature
 from kworker.core.engine import Engine
-from kworker.core.settings import EngineSettings
 from kworker.core.entry import Entry
 from kworker.core.events import Assigned, Assignment, Finished, Polled
 from kworker.core.partition import Partition

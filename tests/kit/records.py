@@ -89,6 +89,7 @@ def produce(bootstrap: str, topic: str, records: Iterable[NewRecord | bytes]) ->
             "linger.ms": 2,
             "delivery.timeout.ms": int(TIMEOUT * 1000),
             "message.max.bytes": 100_000_000,  # the limit of the topic counts
+            "batch.size": 16_384,  # and it counts for batches
         }
     )
     sent = [_Delivery(producer, topic, NewRecord(r) if isinstance(r, bytes) else r) for r in records]

@@ -260,6 +260,7 @@ class Twin:
             if place in self.owned:
                 self._fence(self.owned[place])
         self.revokes.append((places, [], self.now))
+        self._owes_withdraw = True
         self.send(on.Revoked(places, self.now, lost=True))
 
     def stop(self, budget: float) -> None:
@@ -365,10 +366,11 @@ class Twin:
         assert self.stopping, "stop: drained without a stop"
         assert not self.drained, "stop: drained twice"
         self.drained = True
-        busy = sum(len(epoch.running) + sum(map(len, epoch.forwards.values())) for epoch in self.owned.values())
         assert self.stop_deadline is not None
+        busy = any(epoch.busy for epoch in self.owned.values())
         assert not busy or self.now >= self.stop_deadline, "stop: drained while something runs"
-        assert action.unfinished == busy
+        epochs = self.owned.values()
+        assert action.unfinished == sum(len(e.running) + sum(map(len, e.forwards.values())) for e in epochs)
         self._last_commit(action.commit, list(self.owned.values()))
 
     # -- the account ----------------------------------------------------------------------------------------------
@@ -467,6 +469,8 @@ class Twin:
             dues += [] if epoch.leaving else epoch.retrying.values()
             dues += [self.refused[forward] for forward in epoch.failing if forward in self.refused]
         assert set(engine.partitions) == set(self.owned)
+        waiting = sum(len(epoch.retrying) for epoch in self.epochs.values() if not epoch.fenced)
+        assert engine.waiting_retries == waiting, f"retries: {engine.waiting_retries} wait, and {waiting} should"
         assert engine.pressure.unfinished == self.unfinished, "bounded: unfinished records are miscounted"
         assert (engine.pressure.unfinished_bytes > 0) is (self.unfinished > 0), "bounded: bytes are miscounted"
         full = engine.pressure.unfinished_bytes >= MOST_BYTES

@@ -177,7 +177,8 @@ class Epoch:
 
     @property
     def busy(self) -> bool:
-        return bool(self.running or self.forwards)
+        """Something runs, or waits for the broker; what the broker refused last time is not waited for."""
+        return bool(self.running) or any(forwards - self.failing for forwards in self.forwards.values())
 
     def deliver(self, record: LogRecord) -> bool:
         """A record reaches the engine; True if it is new and to be worked."""

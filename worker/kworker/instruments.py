@@ -132,7 +132,14 @@ class Instruments:
                     f"partition {partition.topic_partition} is paused: the broker does not take its dead letters or"
                     f" publications ({len(partition.failing)} waiting); see the log"
                 )
+            if why := self._unreadable(partition):
+                reasons.append(f"partition {partition.topic_partition} cannot be read: {why}")
         return reasons
+
+    def _unreadable(self, partition: Partition) -> str:
+        name, reached = partition.topic_partition, partition.tracker.next
+        # At the end of the log an error may have passed without a record to show it.
+        return self._intake.unreadable.get(name, "") if self._intake.log_ends.get(name, reached + 1) > reached else ""
 
     # -- the status page ----------------------------------------------------------------------------------------
 

@@ -20,6 +20,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from kworker.core.retry import RetryPolicy
+from kworker.core.route import Route
 from kworker.errors import ConfigError, PluginError
 from kworker.plugin import MARK, Plugin, TaskSpec
 from kworker.task import Task
@@ -59,6 +61,11 @@ class LoadedTask:
     def origin(self) -> str:
         """Plugin, distribution and version, as messages name them."""
         return _origin(self.plugin, self.distribution, self.version)
+
+    def route(self) -> Route:
+        """What an engine needs to know of it: where it runs, when to give up."""
+        spec = self.spec
+        return Route(spec.name, spec.executor, RetryPolicy(spec.max_attempts, spec.wait, spec.stop), spec.concurrency)
 
 
 @dataclass(frozen=True, slots=True)

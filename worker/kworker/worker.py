@@ -28,8 +28,6 @@ from kworker.core import events as on
 from kworker.core.engine import Engine
 from kworker.core.metadata import Alphabet
 from kworker.core.publication import message
-from kworker.core.retry import RetryPolicy
-from kworker.core.route import Route
 from kworker.core.settings import EngineSettings, TopicRules
 from kworker.executors import EXECUTORS
 from kworker.executors.base import Executor
@@ -42,7 +40,7 @@ from kworker.kafka.settings import admin_settings, consumer_settings, producer_s
 from kworker.kafka.topics import Topics
 from kworker.logs import dropped, flush
 from kworker.mailbox import Command, Mailbox
-from kworker.registry import LoadedTask, Registry
+from kworker.registry import Registry
 from kworker.task import Publication
 
 log = logging.getLogger("kworker")
@@ -84,7 +82,7 @@ class Worker:
         }
         self._engine = Engine(
             _engine_settings(config, self._executors),
-            {name: _route(task, config) for name, task in registry.tasks.items()},
+            {name: task.route() for name, task in registry.tasks.items()},
             random.random,
         )
         self._producer = ForwardProducer(producer_settings(config), self._mailbox.post, self._fatal)
@@ -366,12 +364,6 @@ def _publication(
     headers: Mapping[str, str | bytes] | None,
 ) -> Publication:
     return message(task, payload, topic=topic, key=key, id=id, headers=headers, now=time.time())
-
-
-def _route(task: LoadedTask, config: Config) -> Route:
-    spec = task.spec
-    policy = RetryPolicy(spec.max_attempts, spec.wait, *([spec.stop] if spec.stop is not None else []))
-    return Route(spec.name, spec.executor, policy, spec.concurrency)
 
 
 def _engine_settings(config: Config, executors: Mapping[str, Executor]) -> EngineSettings:

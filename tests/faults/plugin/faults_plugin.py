@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import ctypes
 import os
+import random
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from uuid import UUID
 
 from tenacity import wait_none
@@ -32,7 +35,7 @@ def note(name: str, attempt: int, detail: object) -> None:
 
 @task("greet")
 def greet(name: str, count: int = 1, *, ctx: Context) -> None:
-    note("greet", ctx.attempt, (ctx.id, name, count))
+    note("greet", ctx.attempt, (ctx.id, name[:1000], count))
 
 
 @task("take.anything")
@@ -138,27 +141,38 @@ def hang(how: str, *, ctx: Context) -> None:
     raise TimeoutError("told to end")
 
 
+ENDS: dict[str, Callable[[], object]] = {
+    "exit": lambda: os._exit(66),
+    "abort": os.abort,
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "segfault": lambda: ctypes.string_at(1),
+}
+
+
 @task("die")
-def die(marker: str) -> NoReturn:
+def die(how: str, marker: str, *, ctx: Context) -> None:
     """Ends the whole process the first time; what is at `marker` tells of it."""
-    note("die", 1, marker)
+    note("die", ctx.attempt, how)
     path = Path(marker)
-    if not path.exists():
-        path.touch()
-        os._exit(66)
-    raise Reject("it died before")
-
-
-@task("kill.self")
-def kill_self(marker: str) -> None:
-    """SIGKILL of the own process, the first time."""
-    note("kill.self", 1, marker)
-    path = Path(marker)
-    if not path.exists():
-        path.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+    if path.exists():
+        raise Reject("it died before")
+    path.touch()
+    ENDS[how]()
 
 
 @task("big.failure", max_attempts=1)
 def big_failure(payload: bytes) -> None:
-    raise ValueError("e" * 1_000_000)
+    raise ValueError(random.Random(1).randbytes(100_000).hex())  # it cannot be compressed away
+
+
+@task("work", max_attempts=2, wait=wait_none())
+def work(id: str, seconds: float = 0.0, until: str = "", fail: int = 0, *, ctx: Context) -> None:
+    """Takes `seconds`, or until the file `until` is there; the first `fail` attempts fail."""
+    note("start", ctx.attempt, id)
+    if seconds:
+        time.sleep(seconds)
+    while until and not Path(until).exists():
+        time.sleep(0.01)
+    if ctx.attempt <= fail:
+        raise ValueError("as it was told")
+    note("end", ctx.attempt, id)

@@ -82,5 +82,9 @@ class Commits:
             self.results["ok" if error is None else "error"] += 1
             self.failures = 0 if error is None else self.failures + 1
             partition = partitions.get(topic_partition)
-            if error is None and asked and partition is not None and partition.epoch == epoch:
+            if partition is None or partition.epoch != epoch:
+                continue
+            if error is not None:  # also when a late answer to an earlier commit was taken for this one's
+                partition.committed_changes = -1
+            elif asked is not None:
                 partition.committed_changes, partition.committed = asked

@@ -31,7 +31,8 @@ def dead_letter(
     """Build the record for the dead-letter topic. `at`: now, in seconds since the epoch.
 
     `level` makes it smaller for a broker that refused the size: error headers shrink first; the value is cut only
-    in the last step, marked `kworker-truncated` beside the origin, where the whole record still is.
+    in the last step, with a key or headers that are huge, marked `kworker-truncated` beside the origin, where the whole
+    record still is.
     """
     task = entry.task
     type_cap, message_cap, stack_cap = _CAPS[level]
@@ -52,11 +53,11 @@ def dead_letter(
         ("kworker-group", group.encode()),
         ("kworker-worker", worker.encode()),
     ]
-    value = task.value
+    key, value = task.key, task.value
     if level == CUT:
         headers.append(("kworker-truncated", b"%d" % len(value or b"")))
-        value = b""
-        kept = _MOST_HEADER_BYTES
+        key, value = key and key[:_MOST_KEPT], b""
+        kept = _MOST_KEPT
         original = []
         for name, content in task.headers:
             kept -= len(name) + len(content or b"")
@@ -64,10 +65,10 @@ def dead_letter(
                 break
             original.append((name, content))
         headers[: len(task.headers)] = original
-    return Publication(entry.partition.dead_letter_topic, task.key, value, headers)
+    return Publication(entry.partition.dead_letter_topic, key, value, headers)
 
 
-_MOST_HEADER_BYTES = 16_384
+_MOST_KEPT = 16_384  # bytes of the key, and of the original headers, in the last step
 
 
 def fingerprint(reason: Reason, error: ErrorInfo) -> str:

@@ -325,11 +325,11 @@ class Engine:
 
     def _revoked(self, event: on.Revoked, now: float, actions: list[Action]) -> None:
         leaving = [self.partitions[name] for name in event.partitions if name in self.partitions]
+        self._leave(leaving, actions)
         if event.lost:
             self._fence(leaving, actions)
             actions.append(do.Released(event.partitions, []))
             return
-        self._leave(leaving, actions)
         self.departure.revoke(event.partitions, leaving, event.deadline)
 
     def _go_quiet(self, event: on.Quiet, now: float, actions: list[Action]) -> None:
@@ -382,6 +382,8 @@ class Engine:
                 cancelled.append(partition)
             if self.partitions.get(partition.topic_partition) is partition:
                 del self.partitions[partition.topic_partition]
+        self._retries = [retry for retry in self._retries if not retry[2].partition.fenced]  # some are due in days
+        heapq.heapify(self._retries)
         if cancelled:
             actions.append(do.Cancel(cancelled))
 

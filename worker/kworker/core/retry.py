@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 from tenacity import RetryCallState, Retrying
-from tenacity.stop import stop_base, stop_never
+from tenacity.stop import stop_base
 from tenacity.wait import wait_base, wait_exponential
 
 from kworker.task import Crashed, ErrorInfo, Failed, Outcome, Reason, Refused, Success, TimedOut
@@ -41,7 +41,7 @@ class RetryPolicy(Struct, frozen=True):
 
     max_attempts: int = 8
     wait: wait_base | None = None
-    stop: stop_base = stop_never
+    stop: stop_base | None = None
 
     def decide(self, outcome: Outcome, attempt: int, age: float, jitter: float) -> Again | Dead:
         """Decide after attempt number `attempt` ended in anything but success.
@@ -56,7 +56,7 @@ class RetryPolicy(Struct, frozen=True):
         state = RetryCallState(retry_object=_RETRYING, fn=None, args=(), kwargs={})
         state.attempt_number, state.start_time, state.outcome_timestamp = attempt, 0.0, max(0.0, age)
         try:
-            if attempt >= self.max_attempts or self.stop(state):
+            if attempt >= self.max_attempts or (self.stop is not None and self.stop(state)):
                 return Dead(_LAST_REASON[type(outcome)], error)
             if isinstance(outcome, Failed) and outcome.after is not None:
                 return Again(outcome.after, error)

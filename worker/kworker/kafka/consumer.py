@@ -89,6 +89,8 @@ class Intake:
         self.rebalances = {"assigned": 0, "revoked": 0, "lost": 0}
         self.offset_loss: dict[str, int] = {}
         self.seeks_back = 0
+        self.unreadable: dict[TopicPartition, str] = {}
+        """Partitions whose next records the client cannot read, and why: nothing comes of them until it can."""
 
     # -- called by the loop -------------------------------------------------------------------------------------
 
@@ -196,6 +198,9 @@ class Intake:
             self.posted_records += len(records)
             self.posted_bytes += size
             self._post(Polled(records, time.time(), size))
+            if self.unreadable:
+                for record in records:
+                    self.unreadable.pop(TopicPartition(record.topic(), record.partition()), None)
         if len(records) < len(batch):
             for message in batch:
                 error = message.error()
@@ -350,6 +355,8 @@ class Intake:
     def _give_up(self, names: list[TopicPartition], *, lost: bool) -> None:
         self._assigned.difference_update(names)
         self._paused.difference_update(names)
+        for name in names:
+            self.unreadable.pop(name, None)
         self._post(Revoked(names, time.monotonic() + self._revoke_timeout, lost))
 
     def _committed(self, error: KafkaError | None, partitions: list[Position]) -> None:
@@ -372,6 +379,7 @@ class Intake:
         code = error.code()
         name = TopicPartition(message.topic() or "", message.partition() or 0)
         if code == KafkaError._PARTITION_EOF:
+            self.unreadable.pop(name, None)
             self._post(EndReached(name, message.offset() or 0))
         elif code == KafkaError._AUTO_OFFSET_RESET:
             if name in self._assigned:
@@ -379,6 +387,8 @@ class Intake:
         elif error.fatal() or code == KafkaError._FATAL:
             self._fatal(f"consumer: {error.str()}")
         else:
+            if name in self._assigned:
+                self.unreadable[name] = error.str()
             _client_log.warning(f"consumer: {name.topic}: {error.str()}")
 
     def _skip_lost(self, name: TopicPartition, error: KafkaError) -> None:

@@ -1,0 +1,240 @@
+"""The README is true: its example is installed and run on a real Kafka as it stands, and its tables are the code's."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from kit import Broker, committed, create_topic, end_offsets, read_all, wait_for
+from kit.distribution import jars, java
+from kit.leash import leashed
+from kworker import worker
+from kworker.cli import COMMANDS
+from kworker.cli.options import _default
+from kworker.config import Config
+from kworker.config.options import OPTIONS
+from kworker.errors import ConfigError, FatalKafkaError, KworkerError, PluginError
+from kworker.kafka.settings import faults
+from kworker.metrics import METRICS
+from kworker.task import Reason
+
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+BLOCKS = [(found[1], found[2]) for found in re.finditer(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)]
+ADDRESS = "127.0.0.1:9092"
+DEADLINE = 60.0
+
+
+def file(path: str) -> str:
+    """The block whose first line is a comment with this path."""
+    (found,) = [text for _, text in BLOCKS if text.splitlines()[0].lstrip("/# ") == path]
+    return found
+
+
+def commands() -> list[str]:
+    """Every command of the console blocks."""
+    return [line[2:] for kind, text in BLOCKS if kind == "console" for line in text.splitlines()]
+
+
+def rows(header: str) -> dict[str, list[str]]:
+    """The table that starts with this row: first cell -> the others; code marks are left out."""
+    table = README[README.index(header) :].split("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip().replace("`", "") for cell in row.strip("|").split(" | ")] for row in table]
+    return {first: others for first, *others in cells}
+
+
+class Reader:
+    """Somebody who follows the README in a folder of their own, against one broker."""
+
+    def __init__(self, folder: Path, bootstrap: str) -> None:
+        self.folder = folder
+        self.bootstrap = bootstrap
+        self.environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(folder / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "KWORKER_BOOTSTRAP": bootstrap,
+        }
+
+    def write(self, path: str) -> Path:
+        """One of the README's files, for this broker."""
+        target = self.folder / path
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(file(path).replace(ADDRESS, self.bootstrap))
+        return target
+
+    def words(self, command: str) -> list[str]:
+        """A command of the README, with the kworker and the pip of this Python."""
+        words = shlex.split(command)
+        if words[0] == "kworker":
+            return [sys.executable, "-m", *words]
+        if words[:2] == ["pip", "install"]:  # beside this environment, not into it, and without a package index
+            options = ["--quiet", "--no-deps", "--no-build-isolation", "--target", str(self.folder / "site")]
+            return [sys.executable, "-m", *words[:2], *options, *words[2:]]
+        return words
+
+    def run(self, *command: str) -> str:
+        """What a command says; it must succeed."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def do(self, beginning: str) -> list[str]:
+        """Run every command that begins so, and return what they say."""
+        found = [command for command in commands() if command.startswith(beginning)]
+        assert found, beginning
+        return [self.run(*self.words(command)) for command in found]
+
+    def booked(self) -> dict[str, int]:
+        """The ledger: id -> cents."""
+        with closing(sqlite3.connect(f"file:{self.folder / 'ledger.db'}?mode=ro", uri=True)) as db:
+            return dict(db.execute("SELECT id, cents FROM bookings"))
+
+    def wait_for_booking(self, name: str, cents: int) -> None:
+        """Until the ledger has this booking."""
+        exists = (self.folder / "ledger.db").exists
+        wait_for(lambda: exists() and self.booked().get(name) == cents, DEADLINE, f"the booking of {name}")
+
+
+@pytest.fixture(scope="module")
+def own_broker() -> Iterator[Broker]:
+    """A broker for this module: the README's topic and group have fixed names."""
+    with Broker() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory, own_broker: Broker) -> Reader:
+    """The plugin of the README, installed, and the topic."""
+    reader = Reader(tmp_path_factory.mktemp("reader"), own_broker.bootstrap)
+    reader.write("ledger/pyproject.toml")
+    reader.write("ledger/ledger.py")
+    reader.do("pip install ./ledger")
+    create_topic(own_broker.bootstrap, "tasks", 3)
+    return reader
+
+
+@pytest.fixture(scope="module")
+def running(reader: Reader) -> Iterator[Reader]:
+    """The worker of the README; it drains and ends with 0, and everything is committed."""
+    (command,) = [command for command in commands() if command.startswith("kworker --group")]
+    with (
+        (reader.folder / "log").open("wb") as log,
+        subprocess.Popen(
+            leashed(*reader.words(command), "--admin-port", "0"), cwd=reader.folder, env=reader.environment, stderr=log
+        ) as process,
+    ):
+        try:
+            yield reader
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(DEADLINE) == 0, (reader.folder / "log").read_text()
+        finally:
+            process.kill()
+    done = committed(reader.bootstrap, "accounting", "tasks")
+    assert {partition: offset for partition, (offset, _) in done.items()} == end_offsets(reader.bootstrap, "tasks")
+
+
+def test_the_example_plugin_is_found_and_checked(reader: Reader) -> None:
+    (listed,) = reader.do("kworker plugins")[:1]
+    assert re.search(r"^ledger +ledger\.book +thread +10s +5 ", listed, re.M)
+    assert "ok    plugin ledger (ledger 1.0): ledger.book" in reader.do("kworker check")[0]
+
+
+def test_the_example_plugin_books_once_and_sets_aside_what_it_says(running: Reader) -> None:
+    for said in running.do("kworker publish"):
+        assert re.fullmatch(r"tasks/[0-2]/[0-9]+\n", said)
+    running.wait_for_booking("invoice-1", 100)
+
+    def reasons() -> set[object]:
+        return {dict(m.headers() or [])["kworker-reason"] for m in read_all(running.bootstrap, "tasks.dlq")}
+
+    wait_for(lambda: reasons() >= {b"invalid", b"rejected"}, DEADLINE, "both dead letters")
+    assert list(running.booked().values()).count(100) == 1
+
+
+def test_python_publishes(running: Reader) -> None:
+    (snippet,) = [text for kind, text in BLOCKS if kind == "python" and text.startswith("from kworker import Client")]
+    running.run(sys.executable, "-c", snippet.replace(ADDRESS, running.bootstrap))
+    running.wait_for_booking("invoice-2", 200)
+
+
+@pytest.mark.skipif(shutil.which("kcat") is None, reason="there is no kcat")
+def test_kcat_publishes_and_reads_dead_letters(running: Reader) -> None:
+    publish, read = (c.replace(ADDRESS, running.bootstrap) for c in commands() if "kcat" in c)
+    running.run("sh", "-c", publish)
+    running.wait_for_booking("invoice-3", 300)
+    running.run("sh", "-c", publish.replace('"alice"', "null"))
+    wait_for(lambda: "kworker-reason=invalid" in running.run("sh", "-c", read), DEADLINE, "the dead letter")
+
+
+def test_java_publishes(running: Reader) -> None:
+    modules = subprocess.run([java(), "--list-modules"], capture_output=True, text=True, check=True).stdout
+    if "jdk.compiler" not in modules:
+        pytest.skip("this Java has no compiler")
+    running.run(java(), "-cp", f"{jars()}/*", str(running.write("Publish.java")))
+    running.wait_for_booking("invoice-4", 400)
+
+
+def test_the_configuration_file_is_accepted(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret\n")
+    path = tmp_path / "kworker.toml"
+    path.write_text(file("kworker.toml").replace("/run/secrets/kafka", str(tmp_path / "secret")))
+    config = Config.load({}, {}, path, vet=faults)
+    assert (config.group, config.order, config.topics) == ("accounting", "key", ("tasks", "orders"))
+    assert config.dead_letter("orders") == "orders.failed"
+    assert config.kafka["sasl.password"] == "secret"
+    assert config.tasks["ledger.book"] == {"timeout": 30.0, "max_attempts": 20, "concurrency": 4}
+
+
+def test_the_options_are_those_of_the_code() -> None:
+    told = {flag: default for flag, (default, _) in rows("| option |").items()}
+    expected = {"--config": "kworker.toml", "-X key=value": "none"}
+    for option in OPTIONS:
+        default = re.search(r"\[default: (.*)\]", _default(option, Config()))
+        expected[option.flag] = (
+            default[1] if default else {"group": "must be given", "plugin": "all"}.get(option.name, "none")
+        )
+    assert told == expected
+
+
+def test_the_metrics_are_those_of_the_code() -> None:
+    told = {
+        name: tuple(filter(None, labels.split(", ")))
+        for names, (labels,) in rows("| metric |").items()
+        for name in names.split(", ")
+    }
+    assert told == {name: spec.labels for name, spec in METRICS.items()}
+
+
+def test_the_exit_codes_and_reasons_are_those_of_the_code() -> None:
+    errors = {error.exit_code for error in (KworkerError, ConfigError, FatalKafkaError, PluginError)}
+    codes = {worker.EXIT_OK, worker.EXIT_FATAL, worker.EXIT_UNFINISHED, worker.EXIT_WATCHDOG} | errors
+    assert [int(code) for code in rows("| exit code |")] == sorted(codes)
+    assert set(rows("| header | |")["kworker-reason"][0].split(", ")) == set(Reason)
+
+
+def test_every_kworker_command_it_names_exists() -> None:
+    named = {shlex.split(command)[1] for command in commands() if command.startswith("kworker ")}
+    assert {name for name in named if not name.startswith("-")} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/design.md", "docs/faults.md"])
+def test_links_lead_somewhere(document: str) -> None:
+    path = Path(__file__).parents[2] / document
+    text = path.read_text("utf-8")
+    headings = {re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.*)$", text, re.M)}
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in headings, target
+        elif "://" not in target:
+            assert (path.parent / target.partition("#")[0]).exists(), target

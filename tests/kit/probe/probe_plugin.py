@@ -1,0 +1,62 @@
+"""Tasks that note what becomes of them, one JSON line for each event, in the file `events` of PROBE_FOLDER.
+
+Those that wait do so until there is a file `<n>.end` or `all.end` in that folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from tenacity import wait_none
+
+from kworker import Context, task
+
+FOLDER = Path(os.environ["PROBE_FOLDER"])
+_EVENTS = os.open(FOLDER / "events", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+
+def _tell(event: str, n: int, ctx: Context) -> None:
+    line = {"event": event, "n": n, "pid": os.getpid(), "attempt": ctx.attempt}
+    line |= {"topic": ctx.topic, "partition": ctx.partition, "offset": ctx.offset}
+    os.write(_EVENTS, json.dumps(line).encode() + b"\n")
+
+
+def _let_go(n: int) -> bool:
+    return (FOLDER / f"{n}.end").exists() or (FOLDER / "all.end").exists()
+
+
+@task("probe.note")
+def note(n: int, *, ctx: Context) -> None:
+    """Ends at once."""
+    _tell("ran", n, ctx)
+
+
+@task("probe.hold")
+def hold(n: int, *, ctx: Context) -> None:
+    """Waits, and notes if it was asked to end, but waits on."""
+    _tell("began", n, ctx)
+    told = False
+    while not _let_go(n):
+        if ctx.cancelled and not told:
+            told = True
+            _tell("cancelled", n, ctx)
+        time.sleep(0.01)
+    _tell("ran", n, ctx)
+
+
+@task("probe.hang", timeout="200ms", max_attempts=1, wait=wait_none())
+def hang(n: int, *, ctx: Context) -> None:
+    """Never ends by itself, and has little time."""
+    _tell("began", n, ctx)
+    while not _let_go(n):
+        time.sleep(0.01)
+
+
+@task("probe.fail", max_attempts=2, wait=wait_none())
+def fail(n: int, *, ctx: Context) -> None:
+    """Always fails."""
+    _tell("began", n, ctx)
+    raise ValueError(f"probe {n}")

@@ -1,0 +1,310 @@
+"""The machine finds bugs: each of these is put into the engine, and the machine must say what it breaks.
+
+About half of them were real, and were found by the machine; they stay here so that it never becomes blind to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from kworker.core import commits
+from kworker.core import events as on
+from kworker.core.actions import CommitItem
+from kworker.core.commits import Commits
+from kworker.core.departure import Departure
+from kworker.core.engine import Engine
+from kworker.core.entry import Entry
+from kworker.core.forward import Forward
+from kworker.core.forwarding import Forwarding
+from kworker.core.metadata import Alphabet
+from kworker.core.partition import Partition
+from kworker.core.ready import ReadyQueue
+from property.engine_machine import MACHINES, PROFILE
+
+SEARCH = settings(PROFILE, max_examples=1500, derandomize=True, database=None, phases=[Phase.generate])
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+BUGS: list[Any] = []
+
+
+def bug(breaks: str, order: str = "unordered") -> Callable[[Patch], Patch]:
+    """Register a bug; `breaks`: how the promise starts that the machine must find broken."""
+
+    def register(patch: Patch) -> Patch:
+        BUGS.append(pytest.param(patch, breaks, order, id=patch.__name__))
+        return patch
+
+    return register
+
+
+def wrap(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, around: Callable[..., Any]) -> None:
+    """Replace a method by `around(original, self, ...)`."""
+    original = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda self, *arguments: around(original, self, *arguments))
+
+
+# -- commits ------------------------------------------------------------------------------------------------------
+
+
+@bug("commit:")
+def commits_past_an_open_offset(monkeypatch: pytest.MonkeyPatch) -> None:
+    def items(original: Any, self: Commits, partitions: Iterable[Partition]) -> list[CommitItem]:
+        changed = [partition for partition in partitions if partition.changed]
+        return [CommitItem(p.topic_partition, p.epoch, p.tracker.next, "") for p in changed]
+
+    wrap(monkeypatch, Commits, "items", items)
+
+
+@bug("metadata:")
+def forgets_the_highest_finished_offset(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = commits.encode
+    monkeypatch.setattr(
+        commits, "encode", lambda base, bounds, alphabet=Alphabet.WIDE: encode(base, bounds[:-2], alphabet)
+    )
+
+
+@bug("metadata:")
+def forgets_what_an_earlier_owner_finished_until_it_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Partition, "finished_bounds", lambda self: self.tracker.finished_bounds())
+
+
+@bug("start: of a record that is not open")
+def runs_again_what_an_earlier_owner_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "_restore", lambda self, partition, run: run)
+
+
+@bug("commit: nothing was committed")
+def takes_a_late_answer_for_the_commit_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answered(original: Any, self: Commits, partitions: Any, results: list[Any]) -> None:
+        known = {partition: partition.committed_changes for partition in partitions.values()}
+        original(self, partitions, results)
+        for partition, changes in known.items():
+            if partition.committed_changes == -1:
+                partition.committed_changes = changes
+
+    wrap(monkeypatch, Commits, "answered", answered)
+
+
+@bug("commit: ")
+def takes_a_failed_commit_for_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answered(original: Any, self: Commits, partitions: Any, results: list[Any]) -> None:
+        original(self, partitions, [(name, epoch, None) for name, epoch, _ in results])
+
+    wrap(monkeypatch, Commits, "answered", answered)
+
+
+@bug("commit: ")
+def counts_the_end_of_what_it_did_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end_reached(original: Any, self: Engine, event: on.EndReached, *rest: Any) -> None:
+        partition = self.partitions.get(event.topic_partition)
+        leaving = partition is not None and partition.leaving
+        if partition is not None:
+            partition.leaving = False
+        original(self, event, *rest)
+        if partition is not None:
+            partition.leaving = leaving
+
+    wrap(monkeypatch, Engine, "_end_reached", end_reached)
+
+
+# -- epochs, slots and limits ----------------------------------------------------------------------------------------
+
+
+@bug("(bounded|forward|retries):")
+def accepts_results_of_an_earlier_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def finished(original: Any, self: Engine, event: on.Finished, *rest: Any) -> None:
+        fenced = [report[0].partition for report in event.reports if report[0].partition.fenced]
+        for partition in fenced:
+            partition.fenced = False
+        original(self, event, *rest)
+        for partition in fenced:
+            partition.fenced = True
+
+    wrap(monkeypatch, Engine, "_finished", finished)
+
+
+@bug("(stale|slots|idle|bounded|commit):")
+def counts_a_report_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def finished(original: Any, self: Engine, event: on.Finished, *rest: Any) -> None:
+        for entry, run, *_ in event.reports:
+            if not entry.partition.fenced and entry.task.offset in entry.partition.tracker._open:
+                entry.run = run
+        original(self, event, *rest)
+
+    wrap(monkeypatch, Engine, "_finished", finished)
+
+
+@bug("idle:")
+def leaks_the_slots_of_what_is_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    def withdrawn(original: Any, self: Engine, *rest: Any) -> None:
+        free = dict(self._free)
+        original(self, *rest)
+        self._free = free
+
+    wrap(monkeypatch, Engine, "_withdrawn", withdrawn)
+
+
+@bug("idle:")
+def leaks_the_slots_of_late_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    def finished(original: Any, self: Engine, event: on.Finished, *rest: Any) -> None:
+        original(self, event, *rest)
+        for entry, _, outcome, *_ in event.reports:
+            if entry.partition.fenced and self._free[entry.route.executor] > 0:
+                self._free[entry.route.executor] -= 1
+
+    wrap(monkeypatch, Engine, "_finished", finished)
+
+
+@bug("idle:")
+def leaks_the_limit_of_what_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    def release_limit(original: Any, self: ReadyQueue, entry: Entry) -> None:
+        if not entry.partition.leaving:
+            original(self, entry)
+
+    wrap(monkeypatch, ReadyQueue, "release_limit", release_limit)
+
+
+@bug("limit:")
+def forgets_the_limit_on_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    def admit(original: Any, self: ReadyQueue, entry: Entry) -> None:
+        if entry.attempt > 1 and entry.route.limit is not None:
+            entry.route.admitted += 1
+            self._queues[entry.route.executor].append(entry)
+        else:
+            original(self, entry)
+
+    wrap(monkeypatch, ReadyQueue, "admit", admit)
+
+
+@bug("start:")
+def starts_what_it_has_just_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def take(original: Any, self: ReadyQueue, executor: str, most: int) -> list[Entry]:
+        queue = self._queues[executor]
+        if self._stale:
+            self._drop_leaving()
+        return [queue.popleft() for _ in range(min(most, len(queue)))]
+
+    wrap(monkeypatch, ReadyQueue, "take", take)
+
+
+@bug("bounded:")
+def fences_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fence(original: Any, self: Engine, partitions: Iterable[Partition], *rest: Any) -> None:
+        partitions = list(partitions)
+        for partition in partitions:
+            partition.fenced = False
+        original(self, partitions, *rest)
+
+    wrap(monkeypatch, Engine, "_fence", fence)
+
+
+@bug("stop: drained twice")
+def drains_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(original: Any, self: Departure, deadline: float) -> None:
+        original(self, deadline)
+        self._drained = False
+
+    wrap(monkeypatch, Departure, "stop", stop)
+
+
+# -- order and retries -----------------------------------------------------------------------------------------------
+
+
+def _let_the_lane_go_on(original: Any, self: Engine, entry: Entry, *rest: Any) -> None:
+    attempt = entry.attempt
+    original(self, entry, *rest)
+    if entry.attempt > attempt and not entry.partition.leaving:
+        self._ready.release_lane(entry)
+        entry.lane = None
+
+
+@bug("order:", "key")
+def releases_the_key_on_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrap(monkeypatch, Engine, "_decide", _let_the_lane_go_on)
+
+
+@bug("order:", "partition")
+def releases_the_partition_on_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrap(monkeypatch, Engine, "_decide", _let_the_lane_go_on)
+
+
+@bug("idle:", "key")
+def keeps_the_lane_of_a_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    def set_aside(original: Any, self: Engine, entry: Entry, *rest: Any) -> None:
+        original(self, entry, *rest)
+        entry.lane = None
+
+    wrap(monkeypatch, Engine, "_set_aside", set_aside)
+
+
+@bug("retries:")
+def drops_all_retries_on_a_revoke(monkeypatch: pytest.MonkeyPatch) -> None:
+    def revoked(original: Any, self: Engine, *rest: Any) -> None:
+        original(self, *rest)
+        self._retries.clear()
+
+    wrap(monkeypatch, Engine, "_revoked", revoked)
+
+
+# -- forwards --------------------------------------------------------------------------------------------------------
+
+
+@bug("(commit|bounded):")
+def finishes_a_dead_letter_before_its_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    def set_aside(original: Any, self: Engine, entry: Entry, *rest: Any) -> None:
+        original(self, entry, *rest)
+        entry.pending = 0
+        self._complete(entry)
+
+    wrap(monkeypatch, Engine, "_set_aside", set_aside)
+
+
+@bug("(commit|bounded):")
+def finishes_with_the_first_of_several_acknowledgements(monkeypatch: pytest.MonkeyPatch) -> None:
+    def acknowledged(original: Any, self: Forwarding, forward: Forward) -> bool:
+        first = forward.entry.pending > 0
+        original(self, forward)
+        forward.entry.pending = 0
+        return first
+
+    wrap(monkeypatch, Forwarding, "acknowledged", acknowledged)
+
+
+@bug("(forward|tick):")
+def forgets_what_the_broker_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(original: Any, self: Forwarding, *rest: Any) -> None:
+        original(self, *rest)
+        self._due.clear()
+
+    wrap(monkeypatch, Forwarding, "refused", refused)
+
+
+@bug("pause:")
+def takes_one_acknowledgement_for_all_of_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    def acknowledged(original: Any, self: Forwarding, forward: Forward) -> bool:
+        failing = forward.entry.partition.failing
+        failing -= {other for other in failing if other.entry is forward.entry}
+        return bool(original(self, forward))
+
+    wrap(monkeypatch, Forwarding, "acknowledged", acknowledged)
+
+
+@bug("pause:")
+def leaves_a_new_assignment_paused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def assigned(original: Any, self: Engine, *rest: Any) -> None:
+        self.pressure.paused.clear()
+        original(self, *rest)
+
+    wrap(monkeypatch, Engine, "_assigned", assigned)
+
+
+@pytest.mark.parametrize(("patch", "breaks", "order"), BUGS)
+def test_the_machine_finds(patch: Patch, breaks: str, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    patch(monkeypatch)
+    with pytest.raises(AssertionError, match=f"^{breaks}"):
+        run_state_machine_as_test(MACHINES[order], settings=SEARCH)

@@ -1,0 +1,128 @@
+"""kworker.testing: what plugin authors write their tests with."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from kworker import Context, Plugin, Reject, Retry, task
+from kworker.task import Failed, Refused, Success
+from kworker.testing import MemoryWorker, result_of, run_task
+
+flaky_runs: list[int] = []
+
+
+@task("add")
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+@task("flaky", max_attempts=3)
+def flaky(*, ctx: Context) -> None:
+    flaky_runs.append(ctx.attempt)
+    if ctx.attempt < 3:
+        raise ConnectionError("not yet")
+
+
+@task("later", max_attempts=2)
+def later() -> None:
+    raise Retry("busy", after="10s")
+
+
+@task("never")
+def never() -> None:
+    raise Reject("no such thing")
+
+
+@task("fan-out")
+async def fan_out(names: list[str], *, ctx: Context) -> None:
+    for name in names:
+        ctx.publish("add", {"a": len(name)}, key=name)
+
+
+class GreeterSettings(msgspec.Struct):
+    word: str
+
+
+class Greeter(Plugin):
+    Settings = GreeterSettings
+
+    def setup(self, settings: GreeterSettings) -> None:
+        self.word = settings.word
+
+    @task("greet")
+    def greet(self, name: str) -> str:
+        return f"{self.word} {name}"
+
+
+def test_one_task_once() -> None:
+    assert result_of(run_task(add, {"a": 2})) == 3
+    refused = run_task(add, {"a": "two"})
+    assert isinstance(refused, Refused)
+    assert refused.error.type == "schema"
+    with pytest.raises(AssertionError, match="did not succeed"):
+        result_of(refused)
+
+
+def test_retries_wait_for_the_clock_and_hold_the_commit() -> None:
+    flaky_runs.clear()
+    worker = MemoryWorker(flaky, add)
+    worker.publish("flaky")
+    worker.publish("add", {"a": 1})
+    worker.run()
+    worker.advance("900ms")
+    assert (worker.succeeded, worker.waiting_retries, worker.committed) == (1, 1, 0)
+    worker.advance("100ms")
+    assert flaky_runs == [1, 2]
+    worker.advance("5s")
+    assert flaky_runs == [1, 2, 3]
+    assert (worker.succeeded, worker.committed) == (2, 2)
+    assert [attempt.at for attempt in worker.attempts if attempt.task == "flaky"] == [0.0, 1.0, 3.0]
+    assert not worker.dead_letters
+
+
+def test_the_wait_that_a_task_asks_for() -> None:
+    worker = MemoryWorker(later)
+    worker.publish("later")
+    worker.advance("9s")
+    assert len(worker.attempts) == 1
+    worker.advance("2s")
+    assert [isinstance(attempt.outcome, Failed) for attempt in worker.attempts] == [True, True]
+    assert [letter.reason for letter in worker.dead_letters] == ["exhausted"]
+
+
+def test_dead_letters_keep_the_record() -> None:
+    worker = MemoryWorker(never)
+    worker.publish("never", key="k", id="7")
+    worker.publish_raw(b"\xff", headers=[("task", b"nothing")])
+    worker.run()
+    worker.advance("1s")
+    assert [(letter.reason, letter.error) for letter in worker.dead_letters] == [
+        ("unroutable", "unknown_task"),
+        ("rejected", "Reject"),
+    ]
+    assert worker.dead_letters[0].record.value == b"\xff"
+    assert worker.dead_letters[1].record.key == b"k"
+    assert worker.committed == 2
+
+
+def test_a_coroutine_publishes_with_its_success() -> None:
+    worker = MemoryWorker(fan_out)
+    worker.publish("fan-out", {"names": ["a", "bc"]}, id="up")
+    worker.run()
+    assert [dict(record.headers)["ce_id"] for record in worker.published] == [b"up/1", b"up/2"]
+    assert worker.succeeded == 1
+
+
+def test_a_plugin_with_settings() -> None:
+    worker = MemoryWorker(Greeter, settings={"Greeter": {"word": "Hello"}})
+    worker.publish("greet", {"name": "you"})
+    worker.run()
+    assert worker.attempts[0].outcome == Success("Hello you")
+    with pytest.raises(msgspec.ValidationError, match="word"):
+        MemoryWorker(Greeter)
+
+
+def test_only_tasks_are_taken() -> None:
+    with pytest.raises(TypeError, match="@task"):
+        MemoryWorker(print)
