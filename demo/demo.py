@@ -29,7 +29,7 @@ from kworker import Client
 from kworker.kafka.embedded import PARTITIONS, EmbeddedBroker
 
 ROOT = Path(__file__).resolve().parents[1]
-KILL_AT = 0.3
+KILL_AT = 0.35
 """Part of the messages after which a worker is killed."""
 DEADLINE = 240.0
 """Seconds after which the demo gives up."""
@@ -47,6 +47,23 @@ class Demo:
         self.published = 0
         self.killed: Worker | None = None
 
+    def start(self) -> None:
+        """Two workers, each with its part of the partitions."""
+        workers = [self.crew.hire(), self.crew.hire()]
+        self._until(lambda: all(worker.locate() for worker in workers), "both workers to open their admin ports")
+        for worker in workers:
+            self.screen.event(f"{worker.name} (pid {worker.pid}) runs: {worker.address}/status  /metrics")
+        # Nothing is published before: while a group finds its order this broker refuses commits, and a kill would then
+        # run everything again.
+        self._until(lambda: self._shared_by(workers), "both workers to have partitions")
+        for worker in workers:
+            self.screen.event(f"{worker.name} has {worker.partitions()}")
+
+    @staticmethod
+    def _shared_by(workers: list[Worker]) -> bool:
+        owned = [worker.partitions() for worker in workers]
+        return all(owned) and sorted(" ".join(owned).split()) == [f"{TOPIC}/{n}" for n in range(PARTITIONS)]
+
     def publish(self, plan: dict[str, Piece]) -> None:
         """All messages, acknowledged."""
         with Client(self.broker.bootstrap, topic=TOPIC) as client:
@@ -58,13 +75,6 @@ class Demo:
             f"published {len(plan):,} tasks: {WEBHOOKS:,} webhooks, {pages} pages of this repository for wc,"
             f" {doomed} that cannot succeed"
         )
-
-    def start(self) -> None:
-        """Two workers, both with work."""
-        workers = [self.crew.hire(), self.crew.hire()]
-        self._until(lambda: all(worker.locate() for worker in workers), "both workers to open their admin ports")
-        for worker in workers:
-            self.screen.event(f"{worker.name} (pid {worker.pid}) runs: {worker.address}/status  /metrics")
 
     def kill(self) -> None:
         """kill -9 in the middle of the work, and a replacement, as a supervisor would start it."""
@@ -186,8 +196,8 @@ def main() -> int:
         crew = stack.enter_context(Crew(folder, broker.bootstrap, receiver.url, key))
         ledger = stack.enter_context(closing(Ledger(plan, receiver, crew.counts, broker.bootstrap, GROUP, PARTITIONS)))
         demo = Demo(screen, broker, receiver, crew, ledger)
-        demo.publish(plan)
         demo.start()
+        demo.publish(plan)
         demo.kill()
         demo.finish()
         good = demo.report()

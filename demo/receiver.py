@@ -96,7 +96,11 @@ class _Delivery(BaseHTTPRequestHandler):
     server: _Server
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        length = int(self.headers.get("content-length", 0))
+        body = self.rfile.read(length)
+        if len(body) < length:  # its worker was killed: half a request is none
+            self.close_connection = True
+            return
         status, headers = self.server.receiver.take(self.path, self.headers, body)
         self.send_response(status)
         for name, value in {**headers, "Content-Length": "0"}.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 import shlex
@@ -150,6 +151,12 @@ def test_the_example_plugin_is_found_and_checked(reader: Reader) -> None:
     assert "ok    plugin ledger (ledger 1.0): ledger.book" in reader.do("kworker check")[0]
 
 
+def test_the_test_of_the_example_plugin_passes(reader: Reader) -> None:
+    tests = reader.write("ledger/test_ledger.py").parent  # where its ledger.db is not the worker's
+    command = shlex.join([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", ".", "test_ledger.py"])
+    assert "1 passed" in reader.run("sh", "-c", f"cd {shlex.quote(str(tests))} && {command}")
+
+
 def test_the_example_plugin_books_once_and_sets_aside_what_it_says(running: Reader) -> None:
     for said in running.do("kworker publish"):
         assert re.fullmatch(r"tasks/[0-2]/[0-9]+\n", said)
@@ -238,3 +245,16 @@ def test_links_lead_somewhere(document: str) -> None:
             assert target[1:] in headings, target
         elif "://" not in target:
             assert (path.parent / target.partition("#")[0]).exists(), target
+
+
+def test_every_test_that_the_list_of_faults_names_exists() -> None:
+    root = Path(__file__).parents[2]
+    tests = {
+        name
+        for path in (*root.glob("tests/**/test_*.py"), *root.glob("plugins/*/tests/test_*.py"))
+        for name in re.findall(r"^def (test_\w+)\(", path.read_text("utf-8"), re.M)
+    }
+    named = re.findall(r"`(test_\w+\*?)`", (root / "docs" / "faults.md").read_text("utf-8"))
+    missing = [name for name in named if not any(fnmatch.fnmatchcase(test, name) for test in tests)]
+    assert len(named) > 50
+    assert missing == []

@@ -230,7 +230,12 @@ FORGED = b"forged\r\n2026-01-01 00:00:00,000 info    FORGED\x1b[31mFORGED\x1b]0;
 def _control(t: _Table) -> None:
     forged = FORGED.decode("latin-1")
     # The first of its kind, so that the log has a line about it.
-    t.add("in the task name, the id and the key", new(forged, b"", ("ce_id", FORGED), key=FORGED), "unroutable", "unknown_task")
+    t.add(
+        "in the task name, the id and the key",
+        new(forged, b"", ("ce_id", FORGED), key=FORGED),
+        "unroutable",
+        "unknown_task",
+    )
     t.add("in a header", new("nobody", b"", (forged, FORGED)), "unroutable", "unknown_task")
     record = new("greet", b'{"nobody": 1}', ("ce_id", forged.encode()))
     t.add("in the id", record, "invalid", "schema", attempts=1)

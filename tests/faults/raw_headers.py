@@ -24,7 +24,7 @@ def produce_raw(bootstrap: str, topic: str, value: bytes, key: bytes, headers: l
     setting = (b"bootstrap.servers", bootstrap.encode())
     assert library.rd_kafka_conf_set(conf, *setting, fault, ctypes.c_size_t(512)) == 0, fault.value
     client = ctypes.c_void_p(library.rd_kafka_new(PRODUCER, conf, fault, ctypes.c_size_t(512)))
-    assert client, fault.value
+    assert client.value is not None, fault.value
     try:
         parts: list[object] = [TOPIC, topic.encode(), VALUE, value, ctypes.c_size_t(len(value))]
         parts += [KEY, key, ctypes.c_size_t(len(key)), FLAGS, COPY]

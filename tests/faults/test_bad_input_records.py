@@ -9,20 +9,20 @@ from __future__ import annotations
 import re
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from confluent_kafka import Message
 
-from faults.bad_records import FORGED, ID, MOST_BYTES, Bad, new, table
-from faults.conftest import PLUGIN, Calls
+from faults.bad_records import ID, MOST_BYTES, Bad, new, table
+from faults.worker import PLUGIN, Calls, samples, wait_committed
+from faults.letters import headers_of, last
 from faults.raw_headers import produce_raw
-from kit import Kafka, create_topic, end_offsets, produce, read_all, wait_for
+from kit import Kafka, create_topic, produce, read_all
+from kit.worker_process import WorkerProcess
 from kworker.duration import MAXIMUM
-from kworker.task import Headers, Reason
-from shim_worker import WorkerProcess
+from kworker.task import Reason
 
 TABLE = table()
 RAW = (b'{"name": "raw"}', b"raw", [(b"ce_type", b"greet"), (b"\xff\xfe", b"x")])
@@ -43,7 +43,7 @@ class Fed:
 
 
 @pytest.fixture(scope="module")
-def fed(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fed]:
+def fed(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Fed:
     """Everything of the table and one good record, published and worked off by one worker that is alive at the end."""
     topic = f"bad-input-{uuid.uuid4().hex[:8]}"
     latest = {"message.timestamp.after.max.ms": str(2**63 - 1)}
@@ -67,11 +67,11 @@ def fed(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fed]
         site=[PLUGIN],
     )
     try:
-        wait_for(lambda: _committed(worker) == good[1] + 1, 60, "everything is committed")
+        wait_committed(worker, good[1] + 1, 60)
         metrics = worker.metrics()
         # It works on after all of it.
         produce(kafka.bootstrap, topic, [new("greet", b'{"name": "after"}')])
-        wait_for(lambda: _committed(worker) == good[1] + 2, 10, "a task that comes later is committed")
+        wait_committed(worker, good[1] + 2)
         worker.terminate()
         assert worker.wait(20) == 0
     finally:
@@ -79,28 +79,14 @@ def fed(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fed]
     letters: dict[str, list[Message]] = {}
     for letter in read_all(kafka.bootstrap, f"{topic}.dlq"):
         letters.setdefault(last(letter, "kworker-origin"), []).append(letter)
-    yield Fed(
+    return Fed(
         {index: f"{topic}/{partition}/{offset}" for index, (partition, offset) in enumerate(places)},
         letters,
         Counter((task, attempt, repr(detail)) for task, attempt, detail in calls.read()),
-        worker.log.read_text(errors="surrogateescape"),
+        worker.logged(),
         metrics,
         topic,
     )
-
-
-def _committed(worker: WorkerProcess) -> int:
-    assert worker.exit_code is None, worker.log.read_text(errors="replace")[-3000:]
-    return sum(partition["committed"] or 0 for partition in worker.status()["assignment"])
-
-
-def last(letter: Message, name: str) -> str:
-    """Of duplicates the last counts."""
-    return (dict(headers_of(letter))[name] or b"").decode()
-
-
-def headers_of(letter: Message) -> Headers:
-    return letter.headers() or []
 
 
 def _cases(row: int) -> pytest.MarkDecorator:
@@ -241,7 +227,7 @@ def test_bad_input_23_record_times(fed: Fed, index: int, bad: Bad) -> None:
 
 
 def test_bad_input_23_ages_are_clamped(fed: Fed) -> None:
-    waited = _samples(fed.metrics, "kworker_task_wait_seconds_sum")['task="published"']
+    waited = samples(fed.metrics, "kworker_task_wait_seconds_sum")['task="published"']
     assert 0 < waited <= MAXIMUM, "one is 56 years old, one is of the year 2100"
 
 
@@ -279,8 +265,11 @@ def test_bad_input_nothing_else_was_called_or_set_aside(fed: Fed) -> None:
         for index, place in places
         for task, attempt, detail in TABLE[index].calls
     )
-    good = [("greet", 1, repr((f"{fed.topic}/0/{len(TABLE) + more}", name, 1))) for more, name in ((1, "good"), (2, "after"))]
-    assert fed.calls == wanted + Counter(good)
+    good = [
+        ("greet", 1, repr((f"{fed.topic}/0/{len(TABLE) + more}", name, 1)))
+        for more, name in ((1, "good"), (2, "after"))
+    ]
+    assert fed.calls == wanted + Counter(("greet", 1, repr(detail)) for detail in after)
     refused = {place for index, place in places if TABLE[index].reason}
     assert fed.letters.keys() == refused | {f"{fed.topic}/0/{len(TABLE)}"}
 
@@ -288,12 +277,7 @@ def test_bad_input_nothing_else_was_called_or_set_aside(fed: Fed) -> None:
 def test_bad_input_the_metrics_count_it_by_reason(fed: Fed) -> None:
     wanted = Counter(bad.reason for bad in TABLE if bad.reason) + Counter(["undecodable"])
     found: Counter[str] = Counter()
-    for labels, number in _samples(fed.metrics, "kworker_tasks_dead_lettered_total").items():
+    for labels, number in samples(fed.metrics, "kworker_tasks_dead_lettered_total").items():
         found[re.findall('reason="(.*?)"', labels)[0]] += int(number)
     assert +found == wanted
-    assert {reason for reason in found} <= set(Reason)
-
-
-def _samples(page: str, name: str) -> dict[str, float]:
-    found = re.findall(rf"^{name}(?:\{{(.*)\}})? (\S+)$", page, re.M)
-    return {labels: float(number) for labels, number in found}
+    assert set(found) <= set(Reason)

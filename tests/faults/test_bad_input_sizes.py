@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import random
-import re
-from pathlib import Path
 
 from confluent_kafka import Producer
 
 from faults.bad_records import new
-from faults.conftest import Calls, StartWorker, wait_committed
+from faults.letters import headers_of, last
+from faults.worker import Calls, StartWorker, wait_committed
 from kit import Kafka, MakeTopic, create_topic, produce, read_all, wait_for
-from shim_worker import WorkerProcess
 
 MIB = 1024 * 1024
 LIMIT = 100_000
@@ -30,7 +28,7 @@ def test_bad_input_18_a_record_of_the_largest_size_fits_with_its_error(
     produce(kafka.bootstrap, name, [record, new("greet", b'{"name": "good"}')])
     wait_committed(start_worker(kafka.bootstrap, name), 2)
     (letter,) = read_all(kafka.bootstrap, f"{name}.dlq")
-    headers = letter.headers() or []
+    headers = headers_of(letter)
     assert (letter.key(), letter.value()) == (record.key, record.value)
     assert headers[:2] == list(record.headers)
     found = dict(headers)
@@ -55,20 +53,22 @@ def test_bad_input_18_where_it_does_not_fit_the_value_is_cut(
     ]
     produce(kafka.bootstrap, name, [*records, new("greet", b'{"name": "good"}')])
     wait_committed(start_worker(kafka.bootstrap, name), len(records) + 1)
-    letters = {dict(letter.headers() or [])["kworker-origin"]: letter for letter in read_all(kafka.bootstrap, f"{name}.dlq")}
-    whole, fits, headed, keyed = (letters[f"{name}/0/{offset}".encode()] for offset in range(4))
-    found = dict(whole.headers() or [])
+    letters = {
+        last(letter, "kworker-origin"): letter for letter in read_all(kafka.bootstrap, f"{name}.dlq")
+    }
+    whole, fits, headed, keyed = (letters[f"{name}/0/{offset}"] for offset in range(4))
+    found = dict(headers_of(whole))
     assert (whole.key(), whole.value()) == (records[0].key, b"")
     assert found["kworker-truncated"] == str(len(records[0].value or b"")).encode()
     assert found["ce_type"] == b"big.failure"
-    found = dict(fits.headers() or [])
+    found = dict(headers_of(fits))
     assert fits.value() == smaller
     assert "kworker-truncated" not in found
     assert "kworker-error-stack" not in found
-    found = dict(headed.headers() or [])
+    found = dict(headers_of(headed))
     assert found["kworker-reason"] == b"exhausted"
     assert found["kworker-truncated"] == b"5"
-    found = dict(keyed.headers() or [])
+    found = dict(headers_of(keyed))
     assert found["kworker-truncated"] == b"5"
     assert (records[3].key or b"").startswith(keyed.key() or b"-")
     assert calls.counted("greet")
@@ -95,15 +95,15 @@ def test_bad_input_17_a_compressed_batch_bomb(
     worker = start_worker(kafka.bootstrap, name)
     produce(kafka.bootstrap, name, [new("greet", b'{"name": "warm"}')])
     wait_committed(worker, 1)
-    before = _resident(worker, "VmRSS")
+    before = worker.resident("VmRSS")
     count, size = 50, 3 * MIB
     _bomb(kafka, name, count, b'{"name": "' + b"a" * size + b'"}', "gzip")
     produce(kafka.bootstrap, name, [new("greet", b'{"name": "good"}')])
     wait_committed(worker, count + 2, 60)
-    peak = _resident(worker, "VmHWM") - before
+    peak = worker.resident("VmHWM") - before
     print(f"{count * size // MIB} MiB in one batch: peak {peak // MIB} MiB over {before // MIB} MiB")
     assert peak < 3 * count * size
-    wait_for(lambda: _resident(worker, "VmRSS") < before + 50 * MIB, 20, "the memory is given back")
+    wait_for(lambda: worker.resident("VmRSS") < before + 50 * MIB, 20, "the memory is given back")
     assert len(calls.read()) == count + 2
     worker.terminate()
     assert worker.wait(20) == 0
@@ -140,10 +140,3 @@ def _bomb(kafka: Kafka, topic: str, count: int, value: bytes, compression: str) 
     for _ in range(count):
         producer.produce(topic, value, headers=[("task", b"greet")])
     assert producer.flush(60) == 0
-
-
-def _resident(worker: WorkerProcess, field: str) -> int:
-    """Bytes: VmRSS now, VmHWM at most so far."""
-    found = re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{worker.pid}/status").read_text(), re.M)
-    assert found is not None
-    return int(found[1]) * 1024

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from kit import Kafka, MakeTopic, produce, wait_for
-from shim_worker import WorkerProcess
 from faults.bad_records import new
+from kit import Kafka, MakeTopic, produce, wait_for
+from kit.worker_process import WorkerProcess
 
 GOOD = 'from kworker import task\n@task("greet")\ndef greet(name: str) -> None:\n    open("greeted", "a").write(name)\n'
 
@@ -136,6 +136,6 @@ def test_bad_input_36_what_is_not_on_the_allow_list_is_not_imported(
         wait_for(lambda: greeted.exists() and greeted.read_text() == "good", 20, "the task ran")
         worker.terminate()
         assert worker.wait(20) == 0
-        assert "imported" not in worker.log.read_text()
+        assert "imported" not in worker.logged()
     finally:
         worker.close()

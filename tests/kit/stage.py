@@ -6,7 +6,7 @@ import json
 import re
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -57,8 +57,14 @@ class Stage:
         create_topic(self.bootstrap, name, partitions, config)
         return name
 
-    def start(self, *arguments: str, topics: Iterable[str] = (), kafka: dict[str, str] | None = None) -> WorkerProcess:
-        """Launch a worker. kafka: its properties; a `group.id` or address among the arguments counts."""
+    def start(
+        self,
+        *arguments: str,
+        topics: Iterable[str] = (),
+        kafka: Mapping[str, str] | None = None,
+        site: Sequence[Path] = (PLUGIN,),
+    ) -> WorkerProcess:
+        """Launch a worker with the probe plugin. kafka: its properties; a group or an address given count."""
         given = list(arguments)
         for option, value in (("--group", self.group), ("--bootstrap", self.bootstrap), ("--plugin", "probe")):
             if option not in given:
@@ -69,7 +75,7 @@ class Stage:
             given += ["-X", f"{name}={value}"]
         self._number += 1
         folder = self.folder / f"worker-{self._number}"
-        worker = WorkerProcess(folder, *given, env={"PROBE_FOLDER": str(self.folder)}, site=[PLUGIN])
+        worker = WorkerProcess(folder, *given, env={"PROBE_FOLDER": str(self.folder)}, site=site)
         self._stack.callback(worker.close)
         return worker
 
@@ -102,13 +108,13 @@ class Stage:
 
         def holds() -> object:
             for worker in workers:
-                assert worker.exit_code is None, f"a worker ended with {worker.exit_code}: {log_of(worker)[-4000:]}"
+                assert worker.exit_code is None, f"a worker ended with {worker.exit_code}: {worker.logged()[-4000:]}"
             return fact()
 
         try:
             wait_for(holds, timeout, what)
         except AssertionError as error:
-            logs = "\n".join(log_of(worker)[-4000:] for worker in workers)
+            logs = "\n".join(worker.logged()[-4000:] for worker in workers)
             raise AssertionError(f"{error}\nnoted: {self.noted()[-20:]}\n{logs}") from None
 
     def committed(self, topic: str) -> dict[int, tuple[int, str]]:
@@ -119,11 +125,6 @@ class Stage:
         """Wait until the group's offsets are at the end of every partition, with nothing left above them."""
         ends = {partition: (end, "") for partition, end in end_offsets(self.bootstrap, topic).items()}
         self.wait(lambda: self.committed(topic) == ends, f"{topic} committed up to {ends}", *workers)
-
-
-def log_of(worker: WorkerProcess) -> str:
-    """What it logged so far."""
-    return worker.log.read_text("utf-8", "replace")
 
 
 def owned(worker: WorkerProcess) -> set[tuple[str, int]]:

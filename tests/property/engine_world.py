@@ -30,6 +30,7 @@ EXECUTORS = {"plain": "thread", "rare": "thread", "light": "coroutine", "shy": "
 ATTEMPTS = {"plain": 3, "rare": 2, "light": 8, "shy": 3}
 FIXED_WAIT = {"rare": 7.0}
 JITTER = 0.5
+WALL = 1_764_000_000.0  # seconds since the epoch when engine time was 0
 
 KINDS: dict[str, tuple[Headers, Reason | None]] = {
     "plain": ([("ce_type", b"plain"), ("ce_id", b"1")], None),

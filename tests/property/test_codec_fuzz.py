@@ -96,7 +96,7 @@ def bind(signature: Signature, value: bytes, content_type: str) -> str:
     """'bound', or the code of the refusal; anything else that is raised fails the test."""
     refusal: DecodeError | None = None
     try:
-        positional, named = signature.bind(Task("t", "tasks", 0, 0, None, value, [], 0, content_type))
+        positional, named = signature.bind(Task("t", "tasks", 0, 0, None, value, [], 0, content_type=content_type))
     except DecodeError as error:
         refusal = error
     if refusal is None:

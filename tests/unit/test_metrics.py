@@ -18,6 +18,7 @@ CONTRACT = {
     "kworker_tasks_succeeded_total": ("task",),
     "kworker_tasks_failed_total": ("task", "error"),
     "kworker_tasks_retried_total": ("task",),
+    "kworker_tasks_postponed_total": ("task",),
     "kworker_tasks_dead_lettered_total": ("task", "reason"),
     "kworker_task_duration_seconds": ("task",),
     "kworker_task_wait_seconds": ("task",),

@@ -17,20 +17,28 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from confluent_kafka import KafkaError
 from msgspec import Struct
+from msgspec.structs import replace
 
 from kworker.core.publication import message as compose
 from kworker.duration import seconds
 from kworker.errors import PublishError
 from kworker.kafka.sender import POLL, Sender
+from kworker.plugin import Schema
 from kworker.task import Publication
+
+if TYPE_CHECKING:
+    from kworker.codecs.avro_schema import AvroSchema
 
 
 class Message(Struct, frozen=True):
-    """One message for `publish_many`; the fields are the arguments of `publish`."""
+    """One message for `publish_many`; the fields are the arguments of `publish`.
+
+    schema: an Avro schema compiled already saves compiling it again for each message.
+    """
 
     task: str
     payload: object = None
@@ -38,6 +46,8 @@ class Message(Struct, frozen=True):
     key: str | bytes | None = None
     id: str | None = None
     headers: Mapping[str, str | bytes] | None = None
+    schema: Schema | AvroSchema | None = None
+    schema_id: int | None = None
 
 
 class Published(Struct, frozen=True):
@@ -94,13 +104,19 @@ class Client:
         key: str | bytes | None = None,
         id: str | None = None,
         headers: Mapping[str, str | bytes] | None = None,
+        schema: Schema | AvroSchema | None = None,
+        schema_id: int | None = None,
     ) -> Published:
         """Publish one message; returns when the broker has acknowledged it.
 
         payload: anything JSON can hold (msgspec's types), bytes as they are, or None for no payload. id: made up
-        unless given. Raises PublishError when it was not acknowledged, ValueError or TypeError for what cannot be sent.
+        unless given. schema: the Avro schema to write the payload by, in single-object encoding, or in Confluent
+        framing with the `schema_id` that a schema registry gave it. Raises PublishError when it was not acknowledged,
+        ValueError or TypeError for what cannot be sent.
         """
-        return self._wait(self._send(_compose(Message(task, payload, topic, key, id, headers), self._topic)))
+        return self._wait(
+            self._send(_compose(Message(task, payload, topic, key, id, headers, schema, schema_id), self._topic))
+        )
 
     def publish_many(self, messages: Iterable[Message]) -> list[Published]:
         """Publish many messages in batches; returns when all are acknowledged: one result a message, in order.
@@ -182,9 +198,11 @@ class AsyncClient:
         key: str | bytes | None = None,
         id: str | None = None,
         headers: Mapping[str, str | bytes] | None = None,
+        schema: Schema | AvroSchema | None = None,
+        schema_id: int | None = None,
     ) -> Published:
         """Publish one message; returns when the broker has acknowledged it. See `Client.publish`."""
-        composed = _compose(Message(task, payload, topic, key, id, headers), self._topic)
+        composed = _compose(Message(task, payload, topic, key, id, headers, schema, schema_id), self._topic)
         return await self._wait(await self._send(composed))
 
     async def publish_many(self, messages: Iterable[Message]) -> list[Published]:
@@ -241,6 +259,23 @@ class AsyncClient:
         self._room.set()
 
 
+def as_avro(message: Message) -> Message:
+    """The same message with its payload written by its schema. Raises ValueError for what does not fit."""
+    from kworker.codecs.avro import AVRO  # late: most publishers write JSON
+    from kworker.codecs.avro_schema import AvroSchema
+    from kworker.codecs.avro_write import write
+
+    try:
+        if message.schema is None:
+            raise ValueError("schema_id is the id of a schema: give the schema as well")
+        schema = message.schema if isinstance(message.schema, AvroSchema) else AvroSchema(message.schema)
+        payload = write(schema, message.payload, schema_id=message.schema_id)
+    except ValueError as error:
+        raise ValueError(f"cannot publish {message.task!r}: {error}") from error
+    headers = {**(message.headers or {}), "content-type": AVRO}
+    return replace(message, payload=payload, headers=headers, schema=None, schema_id=None)
+
+
 class _Composed(NamedTuple):
     publication: Publication
     task: str
@@ -252,6 +287,8 @@ class _Composed(NamedTuple):
 
 def _compose(message: Message, topic: str) -> _Composed:
     id = uuid.uuid4().hex if message.id is None else message.id
+    if message.schema is not None or message.schema_id is not None:
+        message = as_avro(message)
     publication = compose(
         message.task,
         message.payload,

@@ -6,6 +6,7 @@ KworkerError
 ├── PluginError        a plugin could not be loaded           exit code 5
 ├── PublishError       a message was not acknowledged         (client)
 ├── DecodeError        a record that cannot become a task     (a value: returned, then dead-lettered)
+├── Unavailable        what a payload needs to be read is not there now; the task waits for it
 ├── Reject             raised by a plugin: never try again
 └── Retry              raised by a plugin: try again after a wait
 """
@@ -74,6 +75,17 @@ class DecodeError(KworkerError):
         super().__init__(message)
         self.reason = reason
         self.code = code
+
+
+class Unavailable(KworkerError):
+    """What a payload needs to be read, such as the answer of a schema registry, is not there now.
+
+    Raised while a task's arguments are made: the task waits `after` seconds, and no attempt is counted.
+    """
+
+    def __init__(self, message: str, after: float) -> None:
+        super().__init__(message)
+        self.after = after
 
 
 class Reject(KworkerError):

@@ -26,7 +26,7 @@ from kworker.kafka.consumer import Intake
 from kworker.logs import Repeated
 from kworker.mailbox import Report
 from kworker.metrics import Metrics
-from kworker.task import SUCCESS, Crashed, Failed, Refused, Success, TimedOut, TopicPartition
+from kworker.task import SUCCESS, Outcome, Postponed, Success, TopicPartition
 from kworker.version import __version__
 
 _outcomes = logging.getLogger("kworker.outcomes")
@@ -70,14 +70,16 @@ class Instruments:
         timings, wall, name = self._timings, self._wall, ""
         for entry, _, outcome, started, ended in reports:
             task = entry.task
+            if outcome is not SUCCESS and not isinstance(outcome, Success):
+                self._narrate_failure(entry, outcome)
+                if isinstance(outcome, Postponed):
+                    continue
             if task.name != name:
                 name = task.name
                 duration, wait = timings[name]
             duration(ended - started)
             if entry.attempt == 1 and task.timestamp > 0:
                 wait(started + wall - task.timestamp / 1000)
-            if outcome is not SUCCESS and not isinstance(outcome, Success):
-                self._narrate_failure(entry, outcome)
 
     def narrate_forwards(self, forwards: Iterable[Forward]) -> None:
         """Say of each dead letter, when it is first sent, what it is and why."""
@@ -95,10 +97,11 @@ class Instruments:
                     },
                 )
 
-    def _narrate_failure(self, entry: Entry, outcome: Failed | Refused | TimedOut | Crashed) -> None:
-        error = outcome.error
+    def _narrate_failure(self, entry: Entry, outcome: Outcome) -> None:
+        assert not isinstance(outcome, Success)
+        error, what = outcome.error, "put off" if isinstance(outcome, Postponed) else "attempt failed"
         _outcomes.warning(
-            f"attempt failed: {entry.task.name} {error.type}",
+            f"{what}: {entry.task.name} {error.type}",
             extra={**task_fields(entry), "error": error.type, "why": error.message[:_SHOWN], "stack": error.stack},
         )
 
@@ -206,6 +209,7 @@ class Instruments:
         counted("kworker_tasks_received_total", lambda: {(topic,): n for topic, n in engine.received.copy().items()})
         counted("kworker_tasks_succeeded_total", lambda: {(route.name,): route.succeeded for route in routes})
         counted("kworker_tasks_retried_total", lambda: {(route.name,): route.retried for route in routes})
+        counted("kworker_tasks_postponed_total", lambda: {(route.name,): route.postponed for route in routes})
         counted(
             "kworker_tasks_failed_total",
             lambda: {(route.name, error): n for route in routes for error, n in route.failed.copy().items()},
@@ -272,6 +276,7 @@ def _task_status(route: Any) -> dict[str, object]:
     return {
         "succeeded": route.succeeded,
         "retried": route.retried,
+        "postponed": route.postponed,
         "failed": route.failed.copy(),
         "dead_lettered": route.dead_lettered.copy(),
     }

@@ -72,6 +72,9 @@ _ROWS = (
     MetricSpec("kworker_tasks_failed_total", "counter", ("task", "error"), "Attempts that failed, by what failed."),
     MetricSpec("kworker_tasks_retried_total", "counter", ("task",), "Failed attempts that will be tried again."),
     MetricSpec(
+        "kworker_tasks_postponed_total", "counter", ("task",), "Runs put off until the schema registry answers again."
+    ),
+    MetricSpec(
         "kworker_tasks_dead_lettered_total",
         "counter",
         ("task", "reason"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ExecutorKind = Literal["thread", "process", "coroutine"]
 Function = TypeVar("Function", bound=Callable[..., Any])
+Schema = str | Mapping[str, Any]
+"""An Avro schema, as JSON has it: the name of a type, or an object."""
 
 MARK = "__kworker_task__"
 DEFAULT_TIMEOUT = 300.0
@@ -38,7 +40,9 @@ class TaskSpec:
 
     timeout: seconds; 0 means none. max_attempts: runs before it is a dead letter. wait, stop: tenacity strategies
     that replace the default back-off and limit. concurrency: how many may run at once in one worker; None is as
-    many as there are slots. needs_settings: False for a task of a `Plugin` that works without its settings.
+    many as there are slots. schema: the Avro schema of the arguments; of several the last is the task's own, the others
+    are those that older publishers write by. needs_settings: False for a task of a `Plugin` that works without its
+    settings.
     """
 
     name: str
@@ -49,7 +53,7 @@ class TaskSpec:
     wait: wait_base | None = None
     stop: stop_base | None = None
     concurrency: int | None = None
-    schema: Mapping[str, Any] | None = None
+    schema: Schema | Sequence[Schema] | None = None
     reply_to: str | None = None
     needs_settings: bool = True
 
@@ -67,7 +71,7 @@ def task(
     wait: wait_base | None = None,
     stop: stop_base | None = None,
     concurrency: int | None = None,
-    schema: Mapping[str, Any] | None = None,
+    schema: Schema | Sequence[Schema] | None = None,
     reply_to: str | None = None,
     needs_settings: bool = True,
 ) -> Callable[[Function], Function]:
@@ -173,8 +177,9 @@ class Context:
 
     @property
     def headers(self) -> dict[str, bytes | None]:
-        """The record's headers; of duplicates the last counts."""
-        return dict(self._task.headers)
+        """The record's headers; of duplicates the last counts. The attributes of a CloudEvents envelope are among
+        them, as `ce_<name>`."""
+        return {**dict(self._task.headers), **(self._task.attributes or {})}
 
     @property
     def topic(self) -> str:

@@ -1,4 +1,7 @@
-"""The frozen values that travel through a worker: a record's task, and what came of running it."""
+"""The frozen values that travel through a worker: a record's task, and what came of running it.
+
+Arrays and tags are for the way to a child process and back (executors/messages.py).
+"""
 
 from __future__ import annotations
 
@@ -59,13 +62,14 @@ class Reason(StrEnum):
     EXPIRED = "expired"
 
 
-class Task(Struct, frozen=True, gc=False):
+class Task(Struct, frozen=True, gc=False, array_like=True):
     """One decoded message: what to run, with what.
 
     `value` is the payload as it came; it becomes typed arguments in the slot that runs the task.
     `timestamp` is the record's, in milliseconds since the epoch (0 when the record has none); `size` is the bytes of
     key, value and headers;
-    `deadline` (seconds since the epoch) is the time after which running makes no sense.
+    `deadline` (seconds since the epoch) is the time after which running makes no sense. `attributes`: those of an
+    envelope in the payload (CloudEvents structured mode), by the names of the headers they stand for.
     """
 
     name: str
@@ -81,6 +85,7 @@ class Task(Struct, frozen=True, gc=False):
     given_id: str | None = None
     deadline: float | None = None
     reply_to: str | None = None
+    attributes: dict[str, bytes] | None = None
 
     @property
     def id(self) -> str:
@@ -105,40 +110,48 @@ class Publication(Struct, frozen=True, gc=False):
     headers: Headers
 
 
-class Success(Struct, frozen=True, gc=False):
+class Success(Struct, frozen=True, gc=False, tag=True):
     """The task returned. `result` is what it returned; `publish` what it queued by `ctx.publish()`."""
 
     result: object = None
     publish: tuple[Publication, ...] = ()
 
 
-class Failed(Struct, frozen=True, gc=False):
+class Failed(Struct, frozen=True, gc=False, tag=True):
     """The task raised; the retry policy decides. `after` is the wait it asked for, in seconds."""
 
     error: ErrorInfo
     after: float | None = None
 
 
-class Refused(Struct, frozen=True, gc=False):
+class Refused(Struct, frozen=True, gc=False, tag=True):
     """It can never succeed (rejected, invalid, undecodable): a dead letter at once."""
 
     reason: Reason
     error: ErrorInfo
 
 
-class TimedOut(Struct, frozen=True, gc=False):
+class Postponed(Struct, frozen=True, gc=False, tag=True):
+    """It was not run: what its payload needs to be read is not there now. Tried again after `after` seconds, as often
+    as it takes; it counts as no attempt."""
+
+    error: ErrorInfo
+    after: float
+
+
+class TimedOut(Struct, frozen=True, gc=False, tag=True):
     """The task ran beyond its timeout."""
 
     error: ErrorInfo
 
 
-class Crashed(Struct, frozen=True, gc=False):
+class Crashed(Struct, frozen=True, gc=False, tag=True):
     """The process that ran the task died."""
 
     error: ErrorInfo
 
 
-Outcome = Success | Failed | Refused | TimedOut | Crashed
+Outcome = Success | Failed | Refused | Postponed | TimedOut | Crashed
 """What an executor may report of one attempt: a closed set."""
 
 SUCCESS = Success()

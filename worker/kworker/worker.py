@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -58,11 +59,16 @@ def run_worker(config: Config) -> int:
 
     Raises ConfigError (2) or PluginError (5) when it cannot start.
     """
+    schemas = None
+    if config.schema_registry is not None:
+        from kworker.codecs.schema_registry import SchemaRegistry  # late: few workers need it
+
+        schemas = SchemaRegistry(config.schema_registry)
     registry = Registry.load(
         allow=config.plugins,
         settings=config.plugin_settings,
         overrides=config.tasks,
-        bind=Signature,
+        bind=partial(Signature, schemas=schemas),
         executors=EXECUTORS,
     )
     if not registry.tasks:
@@ -154,6 +160,9 @@ class Worker:
             for number, previous in restore.items():
                 signal.signal(number, previous)
         self._shut_down()
+        if self._intake.uncommitted:
+            log.warning("some of what was done is not committed and will run again elsewhere")
+            code = code or EXIT_UNFINISHED
         log.info("stopped", extra={"code": code})
         return code
 
@@ -259,7 +268,7 @@ class Worker:
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._stop,
             signal.SIGQUIT: self._stop_now,
-            signal.SIGUSR1: lambda: self._perform(self._engine.handle(on.Quiet(), time.monotonic())),
+            signal.SIGUSR1: self._go_quiet,
             signal.SIGUSR2: self._dump,
         }
 
@@ -271,6 +280,10 @@ class Worker:
     def stop(self) -> None:
         """Ask for a stop, as SIGTERM does; safe from any thread."""
         self._mailbox.post(self._stop)
+
+    def _go_quiet(self) -> None:
+        log.info("quiet: no more records are taken; what is here runs, and the partitions stay here")
+        self._perform(self._engine.handle(on.Quiet(), time.monotonic()))
 
     def _stop(self, code: int = EXIT_OK) -> None:
         self._stops += 1

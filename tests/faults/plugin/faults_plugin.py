@@ -167,11 +167,12 @@ def big_failure(payload: bytes) -> None:
 
 @task("work", max_attempts=2, wait=wait_none())
 def work(id: str, seconds: float = 0.0, until: str = "", fail: int = 0, *, ctx: Context) -> None:
-    """Takes `seconds`, or until the file `until` is there; the first `fail` attempts fail."""
+    """Takes `seconds`, or until the file `until` is there ({pid}: this process); the first `fail` attempts fail."""
     note("start", ctx.attempt, id)
     if seconds:
         time.sleep(seconds)
-    while until and not Path(until).exists():
+    gate = Path(until.format(pid=os.getpid()))
+    while until and not gate.exists():
         time.sleep(0.01)
     if ctx.attempt <= fail:
         raise ValueError("as it was told")

@@ -11,6 +11,7 @@ import click
 from kworker.cli.finding import Finding, fail, ok, warn
 from kworker.cli.options import SOURCES, config_options, sources
 from kworker.config import Config
+from kworker.errors import KworkerError
 
 
 @click.command(epilog=SOURCES)
@@ -37,7 +38,21 @@ def _all(flags: dict[str, Any]) -> Iterator[Finding]:
     if not faults:
         yield ok(f"configuration: {config.file or 'flags, environment and defaults'}")
     yield from examine(config)
+    yield from _schema_registry(config)
     yield from _plugins(config)
+
+
+def _schema_registry(config: Config) -> Iterator[Finding]:
+    if config.schema_registry is None:
+        return
+    from kworker.codecs.schema_registry import SchemaRegistry
+
+    try:
+        SchemaRegistry(config.schema_registry).check()
+    except KworkerError as error:
+        yield fail(f"{error}: tasks in Confluent framing would wait; check --schema-registry and [schema_registry]")
+    else:
+        yield ok("schema registry: it answers")
 
 
 def _plugins(config: Config) -> Iterator[Finding]:

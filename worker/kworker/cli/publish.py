@@ -25,6 +25,7 @@ from kworker.errors import PublishError
 
 if TYPE_CHECKING:
     from kworker.client import Client, Message, Published
+    from kworker.codecs.avro_schema import AvroSchema
 
 READ = 1 << 20
 CHUNK = 1_000
@@ -41,6 +42,8 @@ LONGEST = 100_000_000
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Header of the message; repeatable.")
 @click.option("--file", "file", metavar="FILE|-", help="Publish one payload a line; blank lines are skipped.")
 @click.option("--raw", is_flag=True, help="Send the payload's bytes as they are, JSON or not.")
+@click.option("--avro-schema", metavar="FILE", help="Write payloads as Avro by this schema, in single-object encoding.")
+@click.option("--schema-id", type=click.IntRange(0), help="Confluent framing: the id the registry gave the schema.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a message.")
 @click.option("--timeout", default="30s", show_default=True, metavar="DURATION", help="How long a message may take.")
 @config_options("bootstrap")
@@ -53,6 +56,8 @@ def publish(
     headers: tuple[str, ...],
     file: str | None,
     raw: bool,
+    avro_schema: str | None,
+    schema_id: int | None,
     as_json: bool,
     timeout: str,
     **flags: Any,
@@ -69,6 +74,10 @@ def publish(
 
     if file is not None and (payload is not None or id_ is not None):
         raise click.UsageError("--file gives the payload of every message, and each gets an id of its own")
+    if avro_schema is None and schema_id is not None:
+        raise click.UsageError("--schema-id is the id of a schema: give it as --avro-schema FILE")
+    if avro_schema is not None and raw:
+        raise click.UsageError("--raw sends bytes as they are, --avro-schema writes them: leave one out")
     config = Config.load(*sources({**flags, "topic": (topic,) if topic else ()}), vet=faults, group_needed=False)
     message = Message(
         task,
@@ -77,9 +86,12 @@ def publish(
         None if key is None else os.fsencode(key),
         id_,
         dict(map(_header, headers)),
+        None if avro_schema is None else _schema(avro_schema),
+        schema_id,
     )
     sample = message if file is None else replace(message, payload=b"" if raw else msgspec.Raw(b"0"))
     limit = _checked(sample, timeout)
+    message = _written(message, "") if file is None else message
     with Client(config.bootstrap, kafka=_properties(config), timeout=limit) as client:
         if file is None:
             done = client.publish(
@@ -168,7 +180,8 @@ class _Lines:
             try:
                 if line.strip():
                     payload = _payload(line.removesuffix(b"\r"), self._raw, f"{self._file}, line {number}")
-                    batch.append((number, replace(self._template, payload=payload)))
+                    message = replace(self._template, payload=payload)
+                    batch.append((number, _written(message, f"{self._file}, line {number}: ")))
             except click.UsageError as error:
                 return batch, error
         return batch, None
@@ -240,6 +253,28 @@ def _payload(data: bytes, raw: bool, where: str) -> bytes | msgspec.Raw:
     else:
         return msgspec.Raw(text)
     raise click.UsageError(f"{where} is not JSON: {why}; text needs double quotes, and --raw sends bytes as they are")
+
+
+def _schema(file: str) -> AvroSchema:
+    """The Avro schema in a file."""
+    from kworker.codecs.avro_schema import AvroSchema
+
+    try:
+        return AvroSchema(json.loads(Path(file).read_bytes()))
+    except OSError as error:
+        raise click.UsageError(f"--avro-schema: cannot read {file}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"--avro-schema {file}: it holds no Avro schema that can be used: {error}") from error
+
+
+def _written(message: Message, where: str) -> Message:
+    """The message with its payload written by the schema, if there is one."""
+    from kworker.client import as_avro
+
+    try:
+        return message if message.schema is None else as_avro(message)
+    except ValueError as error:
+        raise click.UsageError(f"{where}{error}") from error
 
 
 def _place(text: str) -> str:

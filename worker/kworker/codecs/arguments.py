@@ -8,13 +8,16 @@ What a payload means (WIRE.md):
 - a JSON object is the keyword arguments; unknown fields are refused unless the function has `**kwargs`;
 - any other JSON value is the single argument of a function that has one parameter;
 - no payload, an empty one, or `null` where no parameter takes None, is no arguments;
-- `application/octet-stream` is the single argument of a function that has one parameter that takes `bytes`.
+- `application/octet-stream` is the single argument of a function that has one parameter that takes `bytes`;
+- Avro (avro.py) means what the same JSON would: a record, or a map, is the keyword arguments. Its logical types come as
+  what they are, and NaN and infinity, which Avro has, are numbers;
+- an event in structured mode (cloudevents.py) means what its data means.
 """
 
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from types import UnionType
 from typing import Annotated, Any, NoReturn, Union
@@ -22,6 +25,8 @@ from typing import Annotated, Any, NoReturn, Union
 import msgspec
 from msgspec.structs import astuple
 
+from kworker.codecs import cloudevents
+from kworker.codecs.avro import AVRO, BARE, AvroPayloads, Schemas
 from kworker.codecs.json import check, one_line, refusal
 from kworker.codecs.limits import Limits
 from kworker.codecs.parameters import NO_DEFAULT, Parameter, Parameters, read, schema_of_object
@@ -34,11 +39,7 @@ Arguments = tuple[tuple[object, ...], dict[str, object]]
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
-_NOT_READ = {
-    "application/avro": "Avro",
-    "application/cloudevents+avro": "CloudEvents in structured mode",
-    "application/cloudevents+json": "CloudEvents in structured mode",
-}
+_EVENT = "application/cloudevents"
 _WHITESPACE = b" \t\r\n"
 _OPENING = ord("{")
 _UNCHANGING = (type(None), bool, int, float, str, bytes, Enum)
@@ -47,10 +48,11 @@ _UNCHANGING = (type(None), bool, int, float, str, bytes, Enum)
 class Signature:
     """The signature of one task's function, compiled once at load.
 
-    Raises PluginError, naming task and parameter, when no message could fill the signature.
+    schemas: where the schemas of Avro payloads with Confluent framing come from; None: such payloads are not read.
+    Raises PluginError, naming task and parameter, when no message could fill the signature, or its Avro schema.
     """
 
-    def __init__(self, spec: TaskSpec, limits: Limits | None = None) -> None:
+    def __init__(self, spec: TaskSpec, limits: Limits | None = None, schemas: Schemas | None = None) -> None:
         parameters = read(spec)
         self.wants_context = parameters.wants_context
         """Whether the function is to be called with `ctx=`."""
@@ -61,24 +63,47 @@ class Signature:
         self._by_name = tuple(parameter.name for parameter in parameters.named[parameters.positional :])
         self._single = _Single(parameters) if len(parameters.named) == 1 and not parameters.extra else None
         self._extra = _Extra(parameters, parameters.extra) if parameters.extra else None
-        self._readers: dict[str, Callable[[bytes], Arguments]] = {"": self._read_json, JSON: self._read_json}
-        """How a payload of each content type is read: the seam for further codecs."""
+        self._avro = AvroPayloads(spec, self._limits, schemas)
+        may_be_avro = schemas is not None or self._avro.reader is not None
+        self._readers: dict[str, Callable[[bytes, str], Arguments]] = {
+            "": self._read_unmarked if may_be_avro else self._read_json,
+            JSON: self._read_json,
+            AVRO: self._read_avro,
+            BARE: self._read_bare_avro,
+            cloudevents.JSON_EVENT: self._read_json_event,
+            cloudevents.AVRO_EVENT: self._read_avro_event,
+        }
+        """How a payload of each content type, from a topic, is read: the seam for further codecs."""
         if self._single and self._single.takes_bytes:
             self._readers[BYTES] = self._read_bytes
+        self._check_fields(spec, parameters)
 
     def bind(self, task: Task) -> Arguments:
-        """The arguments for one run of `task`. Raises DecodeError."""
+        """The arguments for one run of `task`. Raises DecodeError, or Unavailable when a schema is to be waited for."""
         value = task.value
         if not value:
             return self._nothing()
         reader = self._readers.get(task.content_type)
-        return reader(value) if reader else self._reader(task.content_type)(value)
+        return (reader or self._reader(task.content_type))(value, task.topic)
+
+    def _check_fields(self, spec: TaskSpec, parameters: Parameters) -> None:
+        """Refuse an Avro schema of the task's whose every payload would be refused."""
+        fields = self._avro.reader.fields if self._avro.reader else None
+        if fields is None:
+            return
+        named = {parameter.name: parameter for parameter in parameters.named}
+        wrong = [f"its field {name} is no parameter" for name in fields if name not in named and not parameters.extra]
+        for name, parameter in named.items():
+            if parameter.default is NO_DEFAULT and name not in fields:
+                wrong.append(f"it has no field for the parameter {name}")
+        if wrong:
+            raise PluginError(f'task "{spec.name}": its schema does not fit the function: {"; ".join(wrong)}')
 
     def json_schema(self) -> dict[str, Any]:
         """JSON Schema (2020-12) of the payload as a JSON object."""
         return msgspec.json.schema(self._struct, schema_hook=schema_of_object)
 
-    def _read_json(self, value: bytes) -> Arguments:
+    def _read_json(self, value: bytes, topic: str) -> Arguments:
         check(value, self._limits)
         if value[0] != _OPENING and value.lstrip(_WHITESPACE)[:1] != b"{":
             return self._read_single(value)
@@ -90,6 +115,9 @@ class Signature:
             extra = self._extra.read(value) if self._extra else {}
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise refusal(error, value) from None
+        return self._in_order(arguments, extra)
+
+    def _in_order(self, arguments: tuple[object, ...], extra: dict[str, object]) -> Arguments:
         if not self._by_name:
             return arguments, extra
         by_name = zip(self._by_name, arguments[self._positional :], strict=True)
@@ -107,7 +135,45 @@ class Signature:
             raise refusal(error, value) from None
         raise DecodeError(Reason.INVALID, "schema", "Expected a JSON object with the arguments by name")
 
-    def _read_bytes(self, value: bytes) -> Arguments:
+    def _read_unmarked(self, value: bytes, topic: str) -> Arguments:
+        return self._read_avro(value, topic) if self._avro.announced(value) else self._read_json(value, topic)
+
+    def _read_avro(self, value: bytes, topic: str) -> Arguments:
+        return self._convert(self._avro.read(value, topic))
+
+    def _read_bare_avro(self, value: bytes, topic: str) -> Arguments:
+        return self._convert(self._avro.read_bare(value))
+
+    def _read_json_event(self, value: bytes, topic: str) -> Arguments:
+        return self._read_content(cloudevents.from_json(value, self._limits), topic)
+
+    def _read_avro_event(self, value: bytes, topic: str) -> Arguments:
+        return self._read_content(cloudevents.from_avro(value, self._limits), topic)
+
+    def _read_content(self, content: cloudevents.Content, topic: str) -> Arguments:
+        """The data of an event; an event in an event is not looked for."""
+        if not content.data:
+            return self._nothing()
+        kind = content.kind.partition(";")[0].strip().lower()
+        if kind.startswith(_EVENT):
+            _refuse(kind)
+        return self._reader(kind)(content.data, topic)
+
+    def _convert(self, payload: object) -> Arguments:
+        """What a payload that is no text any more comes to, by the rules of JSON."""
+        try:
+            if isinstance(payload, dict):
+                arguments = astuple(msgspec.convert(payload, self._struct))
+                return self._in_order(arguments, self._extra.convert(payload) if self._extra else {})
+            if payload is None and not (self._single and self._single.takes_null):
+                return self._nothing()
+            if self._single:
+                return self._one(msgspec.convert(payload, self._single.hint))
+        except msgspec.ValidationError as error:
+            raise refusal(error, b"") from None
+        raise DecodeError(Reason.INVALID, "schema", "Expected a record with the arguments by name")
+
+    def _read_bytes(self, value: bytes, topic: str) -> Arguments:
         if len(value) > self._limits.max_bytes:
             check(value, self._limits)
         return self._one(value)
@@ -121,11 +187,11 @@ class Signature:
         except DecodeError as error:
             raise DecodeError(error.reason, "empty", f"There is no payload: {error}") from None
 
-    def _reader(self, content_type: str) -> Callable[[bytes], Arguments]:
+    def _reader(self, content_type: str) -> Callable[[bytes, str], Arguments]:
         """The reader for a content type not written in the usual way; raises DecodeError when there is none."""
         kind = content_type.partition(";")[0].strip().lower()
         reader = self._readers.get(kind)
-        if reader is None and kind.endswith("+json") and kind not in _NOT_READ:
+        if reader is None and kind.endswith("+json") and not kind.startswith(_EVENT):
             reader = self._read_json
         return reader or _refuse(kind)
 
@@ -135,6 +201,7 @@ class _Single:
 
     def __init__(self, parameters: Parameters) -> None:
         hint = parameters.named[0].hint
+        self.hint = hint
         self.decode = msgspec.json.Decoder(hint).decode
         self.takes_bytes = _takes_bytes(hint)
         try:
@@ -158,15 +225,24 @@ class _Extra:
         self._reserved = parameters.reserved
         self._fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
         self._decode = msgspec.json.Decoder(extra.hint).decode
+        self._hint = extra.hint
 
     def read(self, value: bytes) -> dict[str, object]:
+        """Those of a JSON object."""
+        return self._others(self._fields(value), self._decode)
+
+    def convert(self, payload: dict[str, object]) -> dict[str, object]:
+        """Those of a record that was read already."""
+        return self._others(payload, lambda item: msgspec.convert(item, self._hint))
+
+    def _others(self, fields: Mapping[str, Any], read: Callable[[Any], object]) -> dict[str, object]:
         extra: dict[str, object] = {}
-        for name, raw in self._fields(value).items():
+        for name, item in fields.items():
             if name in self._reserved:
                 raise msgspec.ValidationError(f"Object contains unknown field `{name}`")
             if name not in self._named:
                 try:
-                    extra[name] = self._decode(raw)
+                    extra[name] = read(item)
                 except msgspec.ValidationError as error:
                     raise msgspec.ValidationError(f"{error} - in `$.{name}`") from None
         return extra
@@ -199,8 +275,6 @@ def _field(parameter: Parameter) -> tuple[str, Any, Any] | tuple[str, Any]:
 def _refuse(kind: str) -> NoReturn:
     if kind == BYTES:
         why = f"the task takes JSON: only a task with one parameter annotated bytes takes {BYTES}"
-    elif kind in _NOT_READ:
-        why = f"{_NOT_READ[kind]} ({kind}) is not read by this version of kworker: publish JSON"
     else:
-        why = f"content type {kind!r} is not read: use {JSON}"
+        why = f"content type {kind!r} is not read: use {JSON} or {AVRO}"
     raise DecodeError(Reason.UNDECODABLE, "content_type", one_line(why))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from kworker.config.schema_registry import SchemaRegistrySettings
 from kworker.errors import ConfigError
 
 Vet = Callable[[Mapping[str, str]], Mapping[str, str]]
@@ -64,6 +65,7 @@ class Config:
     lost_slots: int = 32
     create_topics: bool = True
     reply_topics: tuple[str, ...] = ()
+    schema_registry: SchemaRegistrySettings | None = None
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     kafka: Mapping[str, str] = field(default_factory=dict)
@@ -138,6 +140,8 @@ class Config:
         """Every field by name, secrets masked: for logs, `check` and `/status`."""
         shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "secret_kafka"}
         shown["kafka"] = {name: MASK if name in self.secret_kafka else value for name, value in self.kafka.items()}
+        if self.schema_registry is not None:
+            shown["schema_registry"] = self.schema_registry.redacted(MASK)
         return {name: _masked(value) for name, value in shown.items()}
 
     def __repr__(self) -> str:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from kworker.config.config import DEAD_LETTER_SUFFIX, Config, TopicSettings, Vet
 from kworker.config.options import LONGEST_TOPIC, OPTIONS, TASK_OPTIONS, TOPIC_OPTIONS, Option, Reader
 from kworker.config.properties import PREFIX, properties, service_link
+from kworker.config.schema_registry import PREFIX as REGISTRY_PREFIX
+from kworker.config.schema_registry import settings as registry_settings
 
 FILE = "kworker.toml"
 """Read from the working directory when no other file is named."""
@@ -20,6 +22,7 @@ _TABLES = {
     "tasks": 'name each: [tasks."name"]',
     "topics": 'name each: [topics."name"]; the list of topics to read is called topic',
     "plugins": "name each: [plugins.name]; the list of plugins to load is called plugin",
+    "schema_registry": "its keys are url and those that say how to reach it",
 }
 _LONGEST_POLL_INTERVAL = "300000"
 
@@ -45,6 +48,9 @@ def read(
     faults: list[str] = []
     environ = {n: v for n, v in environ.items() if n.startswith("KWORKER_") and v and not service_link(n, v)}
     document = _document(file, faults)
+    registry = document.pop("schema_registry")
+    if "url" in registry:
+        document["schema_registry"] = registry.pop("url")
     given = {option: found for option in OPTIONS if (found := _given(option, flags, environ, document, file))}
     fields: dict[str, Any] = {}
     for option, found in given.items():
@@ -53,6 +59,8 @@ def read(
     if "concurrency" in fields and "lost_slots" not in fields:
         fields["lost_slots"] = max(4, fields["concurrency"] // 2)
 
+    url = fields.pop("schema_registry", "")
+    fields["schema_registry"] = registry_settings(url, environ, registry, str(file), faults)
     arguments = flags.get("kafka") or ()
     assert isinstance(arguments, Iterable)
     kafka = properties(arguments, environ, document["kafka"], str(file))
@@ -79,7 +87,7 @@ def read(
 
 
 def _document(file: Path | None, faults: list[str]) -> dict[str, Any]:
-    """The parsed file; its four tables are always there."""
+    """The parsed file; its tables are always there."""
     document: dict[str, Any] = {}
     try:
         if file is not None:
@@ -94,6 +102,8 @@ def _document(file: Path | None, faults: list[str]) -> dict[str, Any]:
     for key in document:
         if key not in known:
             faults.append(f"{file}: {key}: there is no such key{_meant(key, known)}")
+    if isinstance(document.get("schema_registry"), str):
+        document["schema_registry"] = {"url": document["schema_registry"]}
     for name, hint in _TABLES.items():
         if not isinstance(document.setdefault(name, {}), dict):
             faults.append(f"{file}: {name}: it is not a table: {hint}")
@@ -206,7 +216,8 @@ def _strangers(environ: Mapping[str, str]) -> Iterator[str]:
     """Variables that look like a misspelled option. Others that start with KWORKER_ may belong to somebody else."""
     known = [option.variable for option in OPTIONS] + ["KWORKER_CONFIG"]
     for name in sorted(environ):
-        if name not in known and not name.startswith(PREFIX) and (meant := get_close_matches(name, known, 1, 0.9)):
+        theirs = name in known or name.startswith((PREFIX, REGISTRY_PREFIX))
+        if not theirs and (meant := get_close_matches(name, known, 1, 0.9)):
             yield f"the environment variable {name} is no option and is ignored: is {meant[0]} meant?"
 
 

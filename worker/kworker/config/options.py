@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from kworker.duration import seconds
 
@@ -150,6 +151,21 @@ def brokers(value: object, text: bool) -> str:
     return ",".join(parts)
 
 
+def urls(value: object, text: bool) -> str:
+    """One or more http or https URLs, separated by commas."""
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else [""]
+    for part in parts:
+        try:
+            address = urlsplit(part)
+            usable = address.scheme in ("http", "https") and address.hostname and (address.port or 1) > 0
+        except ValueError:  # a port that is no number
+            usable = False
+        if not usable or not part.isprintable() or address.query or address.fragment:
+            # Not quoted: it may hold a password.
+            raise ValueError("it is not the address of a schema registry: write http(s)://host:port")
+    return ",".join(part.rstrip("/") for part in parts)
+
+
 def shown(value: object) -> str:
     """A value as faults quote it: short, escaped, on one line."""
     text = repr(value)
@@ -185,6 +201,7 @@ OPTIONS: tuple[Option, ...] = (
         "reply_topics",
         many=True,
     ),
+    Option("schema_registry", urls, "URL", "Schema registry for Avro with Confluent framing."),
     Option("log_format", one_of("console", "json"), "FORMAT", "console or json."),
     Option("log_level", one_of(*LOG_LEVELS), "LEVEL", f"{', '.join(LOG_LEVELS)}."),
 )

@@ -13,8 +13,6 @@ from kworker.core.metadata import Alphabet, encode
 from kworker.core.partition import Partition
 from kworker.task import TopicPartition
 
-_ANSWER_WITHIN = 60.0
-
 
 class Commits:
     """Owns the state of the one asynchronous commit that may be on its way.
@@ -23,7 +21,7 @@ class Commits:
     failures: answers in a row that held an error. truncated: commits whose metadata left finished offsets out.
     """
 
-    __slots__ = ("_asked", "_asked_at", "_next", "alphabet", "failures", "interval", "results", "truncated")
+    __slots__ = ("_asked", "_next", "alphabet", "failures", "interval", "results", "truncated")
 
     def __init__(self, interval: float, alphabet: Alphabet | None) -> None:
         self.interval = interval
@@ -33,7 +31,6 @@ class Commits:
         self.truncated = 0
         self._next = 0.0
         self._asked: dict[tuple[TopicPartition, int], tuple[int, int]] = {}
-        self._asked_at = 0.0
 
     @property
     def due(self) -> float:
@@ -45,7 +42,7 @@ class Commits:
         if now < self._next:
             return []
         self._next = now + self.interval
-        if self._asked and now - self._asked_at < _ANSWER_WITHIN:
+        if self._asked:  # the client answers each commit; while it does not, liveness watches
             return []
         changed = [partition for partition in partitions if partition.changed]
         for partition in changed:
@@ -55,7 +52,6 @@ class Commits:
             (partition.topic_partition, partition.epoch): (partition.changes, item.offset)
             for partition, item in zip(changed, items, strict=True)
         }
-        self._asked_at = now
         return items
 
     def items(self, partitions: Iterable[Partition]) -> list[CommitItem]:
@@ -82,9 +78,5 @@ class Commits:
             self.results["ok" if error is None else "error"] += 1
             self.failures = 0 if error is None else self.failures + 1
             partition = partitions.get(topic_partition)
-            if partition is None or partition.epoch != epoch:
-                continue
-            if error is not None:  # also when a late answer to an earlier commit was taken for this one's
-                partition.committed_changes = -1
-            elif asked is not None:
+            if error is None and asked and partition is not None and partition.epoch == epoch:
                 partition.committed_changes, partition.committed = asked

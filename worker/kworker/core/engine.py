@@ -272,8 +272,8 @@ class Engine:
             self._set_aside(entry, Verdict(decision.reason, decision.error))
         else:
             # The offset stays open and the lane blocked while it waits, so order survives a restart for free.
-            route.retried += 1
-            entry.attempt += 1
+            route.retried += decision.counts
+            entry.attempt += decision.counts
             heapq.heappush(self._retries, (now + decision.wait, next(self._sequence), entry))
 
     def _set_aside(self, entry: Entry, verdict: Verdict) -> None:

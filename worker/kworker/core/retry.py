@@ -11,7 +11,8 @@ from tenacity import RetryCallState, Retrying
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base, wait_exponential
 
-from kworker.task import Crashed, ErrorInfo, Failed, Outcome, Reason, Refused, Success, TimedOut
+from kworker.duration import MAXIMUM
+from kworker.task import Crashed, ErrorInfo, Failed, Outcome, Postponed, Reason, Refused, Success, TimedOut
 
 DEFAULT_WAIT = wait_exponential(multiplier=1, max=300)
 """1 s, doubling up to 5 minutes."""
@@ -20,10 +21,11 @@ _RETRYING = Retrying()  # RetryCallState wants one; strategies do not look at it
 
 
 class Again(Struct, frozen=True):
-    """Try again after `wait` seconds."""
+    """Try again after `wait` seconds. `counts`: 1, or 0 when what ended was no attempt."""
 
     wait: float
     error: ErrorInfo
+    counts: int = 1
 
 
 class Dead(Struct, frozen=True):
@@ -51,6 +53,8 @@ class RetryPolicy(Struct, frozen=True):
         """
         if isinstance(outcome, Refused):
             return Dead(outcome.reason, outcome.error)
+        if isinstance(outcome, Postponed):
+            return Again(outcome.after, outcome.error, counts=0)
         assert not isinstance(outcome, Success)
         error = outcome.error
         state = RetryCallState(retry_object=_RETRYING, fn=None, args=(), kwargs={})
@@ -61,7 +65,7 @@ class RetryPolicy(Struct, frozen=True):
             if isinstance(outcome, Failed) and outcome.after is not None:
                 return Again(outcome.after, error)
             if self.wait is not None:
-                return Again(max(0.0, float(self.wait(state))), error)
+                return Again(min(MAXIMUM, max(0.0, float(self.wait(state)))), error)
         except Exception as broken:  # a plugin's own strategy; its fault must not end the worker
             why = f"{error.message} (and the task's retry strategy failed: {type(broken).__name__})"
             error = ErrorInfo(error.type, why, error.stack)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kworker.core.retry import RetryPolicy
-from kworker.task import Crashed, Outcome, Reason, Refused, TimedOut
+from kworker.task import Crashed, Outcome, Postponed, Reason, Refused, TimedOut
 
 if TYPE_CHECKING:
     from collections import deque
@@ -27,6 +27,7 @@ class Route:
         "limit",
         "name",
         "policy",
+        "postponed",
         "retried",
         "succeeded",
         "waiting",
@@ -41,11 +42,15 @@ class Route:
         self.waiting: deque[Entry] | None = None
         self.succeeded = 0
         self.retried = 0
+        self.postponed = 0
         self.failed: dict[str, int] = {}
         self.dead_lettered: dict[Reason, int] = {}
 
     def count_failure(self, outcome: Outcome) -> None:
-        """Count an attempt that did not succeed, by the closed set of the metric's label `error`."""
+        """Count an attempt that did not succeed, by the closed set of the metric's label `error`, or was put off."""
+        if isinstance(outcome, Postponed):
+            self.postponed += 1
+            return
         label = _LABELS.get(type(outcome), "exception")
         self.failed[label] = self.failed.get(label, 0) + 1
 

@@ -2,7 +2,7 @@
 Kafka protocol binding, binary mode, read leniently).
 
 Total: any record gives a Task or a DecodeError. The payload is not looked at here; a slot does that, where a bomb
-costs one slot.
+costs one slot. Only in structured mode the envelope is in the value; structured.py looks for its attributes there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import operator
 from collections.abc import Callable, Container
 from datetime import datetime
 
+from kworker.core import structured
 from kworker.errors import DecodeError
 from kworker.task import Headers, Reason, Record, Task
 
@@ -42,6 +43,12 @@ def decode(record: Record, names: Container[str], default: str | None) -> Task |
     except (UnicodeDecodeError, SystemError):
         return DecodeError(Reason.UNDECODABLE, _NAME_LOST, "a header's name is not UTF-8; its headers are lost")
     found = dict(headers)
+    attributes: dict[str, bytes] | None = None
+    if (kind := found.get("content-type")) and kind[: len(structured.MARK)].lower() == structured.MARK:
+        event = structured.attributes(record.value(), kind)
+        if isinstance(event, DecodeError):
+            return event
+        attributes, found = event, {**found, **event}
     try:
         raw = found.get(_TYPE) or found.get(_SHORT_TYPE)
         named = raw.decode() if raw else default
@@ -51,8 +58,8 @@ def decode(record: Record, names: Container[str], default: str | None) -> Task |
         return DecodeError(Reason.UNROUTABLE, "no_task", "it names no task, and its topic has no default task")
     if named not in names:
         return DecodeError(Reason.UNROUTABLE, "unknown_task", f"no plugin here offers the task {named[:200]!r}")
-    if len(headers) > 1 or not raw:
-        return _full(record, named, headers, found)
+    if len(headers) > 1 or not raw or attributes is not None:
+        return _full(record, named, headers, found, attributes)
     value, key = record.value(), record.key()
     return Task(
         named,
@@ -90,7 +97,13 @@ def bare(record: Record, error: DecodeError) -> Task:
     )
 
 
-def _full(record: Record, name: str, headers: Headers, found: dict[str, bytes | None]) -> Task | DecodeError:
+def _full(
+    record: Record,
+    name: str,
+    headers: Headers,
+    found: dict[str, bytes | None],
+    attributes: dict[str, bytes] | None,
+) -> Task | DecodeError:
     """The same for a record with more headers than the one that names its task."""
     size = sum([len(name) + len(value or b"") for name, value in headers])
     if len(headers) > MOST_HEADERS or size > MOST_HEADER_BYTES:
@@ -116,6 +129,7 @@ def _full(record: Record, name: str, headers: Headers, found: dict[str, bytes | 
             identity.decode() if identity else None,
             None if deadline is None else _timestamp(deadline),
             reply_to.decode() if reply_to else None,
+            attributes,
         )
     except UnicodeDecodeError:
         return DecodeError(Reason.UNDECODABLE, "header", "a header that kworker reads is not UTF-8")

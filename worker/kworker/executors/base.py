@@ -7,21 +7,37 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
 
 from msgspec import Struct
 
 from kworker.core.entry import Entry
 from kworker.core.partition import Partition
+from kworker.core.publication import message
 from kworker.duration import seconds
-from kworker.errors import DecodeError, Reject, Retry
+from kworker.errors import DecodeError, Reject, Retry, Unavailable
 from kworker.plugin import Context, TaskSpec
-from kworker.task import SUCCESS, ErrorInfo, Failed, Outcome, Publication, Reason, Refused, Success, Task
+from kworker.task import (
+    SUCCESS,
+    ErrorInfo,
+    Failed,
+    Outcome,
+    Postponed,
+    Publication,
+    Reason,
+    Refused,
+    Success,
+    Task,
+    TimedOut,
+)
 
 _LONGEST_MESSAGE = 4_000
 _LONGEST_STACK = 16_000
 _MOST_FRAMES = 20
+_OWN = str(Path(__file__).parent)
 
 
 class Binder(Protocol):
@@ -32,7 +48,7 @@ class Binder(Protocol):
         """Whether the function takes `ctx`."""
 
     def bind(self, task: Task) -> tuple[tuple[object, ...], dict[str, object]]:
-        """Positional and keyword arguments. Raises DecodeError."""
+        """Positional and keyword arguments. Raises DecodeError, or Unavailable."""
 
 
 class Runnable(Protocol):
@@ -85,45 +101,133 @@ class Executor(Protocol):
     def running(self) -> list[Running]:
         """What runs now; safe from any thread."""
 
+    def stacks(self) -> dict[str, str]:
+        """Where each busy slot is now, by its name, as far as it can be seen from here."""
+
     def stop(self) -> None:
         """End idle slots; what still runs is abandoned."""
 
+    def close(self, within: float) -> None:
+        """After `stop`: be rid of what outlives a thread, within so many seconds."""
+
 
 Publish = Callable[..., Publication]
+Started = Callable[[Context], None]
 
 
-def execute(
-    entry: Entry, runnable: Runnable, deadline: float | None, publish: Publish, started: Callable[[Context], None]
-) -> Outcome:
+class Given(Protocol):
+    """What is to be run: an Entry, or what a child process knows of one."""
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+
+    @property
+    def attempt(self) -> int:
+        """The number of this run, from 1."""
+
+
+class Attempt:
+    """One run of one entry; whoever takes its one claim reports it: its slot when it ends, or the loop's watch."""
+
+    __slots__ = ("_cancelled", "_claims", "_context", "entry", "run", "since")
+
+    def __init__(self, entry: Entry, since: float) -> None:
+        self.entry = entry
+        self.run = entry.run
+        self.since = since
+        self._context: Context | None = None
+        self._cancelled = False
+        self._claims = [None]
+
+    def began(self, context: Context) -> None:
+        """Its function is about to be called, with this."""
+        self._context = context
+        if self._cancelled:
+            context.cancel()
+
+    def cancel(self) -> None:
+        """Ask it to end. Order: the flag first, so that one of both sees what the other did."""
+        self._cancelled = True
+        if self._context is not None:
+            self._context.cancel()
+
+    def claim(self) -> bool:
+        """True for the first of both who asks: an attempt may end at the very moment it is given up."""
+        try:
+            self._claims.pop()
+        except IndexError:
+            return False
+        return True
+
+
+class _PutOff(BaseException):
+    """The arguments cannot be made now. Only `call` raises it: a plugin that raises Unavailable has run, and failed."""
+
+
+def execute(given: Given, runnable: Runnable, deadline: float | None, publish: Publish, started: Started) -> Outcome:
     """Run one attempt of a plain function to its outcome. Never raises.
 
     deadline: monotonic seconds, or None. started: told of the context, so that it can be cancelled.
     """
-    task = entry.task
-    context: Context | None = None
     try:
-        if task.deadline is not None and time.time() > task.deadline:
-            return Refused(Reason.EXPIRED, ErrorInfo("expired", "its ce_deadline had passed before it could run"))
-        signature = runnable.signature
-        arguments, keywords = signature.bind(task)
-        if signature.wants_context:
-            context = Context(task, entry.attempt, deadline, publish)
-            started(context)
-            result = runnable.spec.function(*arguments, ctx=context, **keywords)
-            publications = context.publications
-        else:
-            result = runnable.spec.function(*arguments, **keywords)
-            publications = ()
+        result, context = call(given, runnable, deadline, publish, started)
     except BaseException as error:  # a plugin may raise anything, SystemExit too; it ends its attempt only
         return outcome_of(error)
-    if result is None and not publications:
-        return SUCCESS
-    return Success(result, publications)
+    return succeeded(result, context)
+
+
+def call(
+    given: Given, runnable: Runnable, deadline: float | None, publish: Publish, started: Started
+) -> tuple[Any, Context | None]:
+    """Call the function with its arguments: what it returned, for an async one its coroutine, and the context it has.
+
+    See `execute` for the parameters; raises what becomes an outcome by `outcome_of`.
+    """
+    task = given.task
+    if task.deadline is not None and time.time() > task.deadline:
+        raise DecodeError(Reason.EXPIRED, "expired", "its ce_deadline had passed before it could run")
+    signature = runnable.signature
+    try:
+        arguments, keywords = signature.bind(task)
+    except Unavailable as error:
+        raise _PutOff from error
+    if not signature.wants_context:
+        return runnable.spec.function(*arguments, **keywords), None
+    context = Context(task, given.attempt, deadline, publish)
+    started(context)
+    return runnable.spec.function(*arguments, ctx=context, **keywords), context
+
+
+def succeeded(result: object, context: Context | None) -> Success:
+    """The outcome of an attempt that returned `result`."""
+    publications = context.publications if context is not None else ()
+    return SUCCESS if result is None and not publications else Success(result, publications)
+
+
+def publication(
+    task: str,
+    payload: object,
+    *,
+    topic: str,
+    key: str | bytes | None,
+    id: str,
+    headers: Mapping[str, str | bytes] | None,
+) -> Publication:
+    """What `ctx.publish()` makes of its arguments, by the clock of this process. Raises ValueError or TypeError."""
+    return message(task, payload, topic=topic, key=key, id=id, headers=headers, now=time.time())
+
+
+def overdue(timeout: float, what: str, stack: str = "") -> TimedOut:
+    """The outcome of an attempt that was ended at its deadline. timeout: seconds; what: became of it."""
+    return TimedOut(ErrorInfo("timeout", f"it ran longer than {timeout:g} s and {what}", stack))
 
 
 def outcome_of(error: BaseException) -> Outcome:
     """What an attempt that raised `error` comes to; total, whatever a plugin has made of our own exceptions."""
     try:
+        if isinstance(error, _PutOff) and isinstance(error.__cause__, Unavailable):
+            return Postponed(ErrorInfo("unavailable", text_of(error.__cause__)), error.__cause__.after)
         if isinstance(error, DecodeError):
             return Refused(error.reason, ErrorInfo(error.code, text_of(error)))
         if isinstance(error, Reject):
@@ -145,13 +249,18 @@ def describe(error: BaseException) -> ErrorInfo:
         else f"{kind.__module__}.{kind.__qualname__}"
     )
     try:
-        own = error.__traceback__  # the first frame is `execute`, which says nothing
-        plugins = own.tb_next if own is not None else None
-        lines = traceback.format_exception(kind, error, plugins, limit=-_MOST_FRAMES)
+        lines = traceback.format_exception(kind, error, _of_plugin(error.__traceback__), limit=-_MOST_FRAMES)
         stack = "".join(lines)[-_LONGEST_STACK:]
     except BaseException as broken:  # a plugin's exception class may raise from anything that formats it
         stack = f"(no stack: formatting it raised {type(broken).__name__})"
     return ErrorInfo(name[:200], text_of(error), stack)
+
+
+def _of_plugin(frames: TracebackType | None) -> TracebackType | None:
+    """A traceback without the frames by which an executor called the plugin: they say nothing."""
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OWN):
+        frames = frames.tb_next
+    return frames
 
 
 def text_of(error: BaseException) -> str:

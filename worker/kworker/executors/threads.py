@@ -19,51 +19,16 @@ from collections.abc import Collection, Mapping, Sequence
 
 from kworker.core.entry import Entry
 from kworker.core.partition import Partition
-from kworker.executors.base import Publish, Runnable, Running, execute
+from kworker.executors.base import Attempt, Publish, Runnable, Running, execute, overdue
 from kworker.mailbox import Mailbox
-from kworker.plugin import Context
-from kworker.task import ErrorInfo, Failed, TimedOut
+from kworker.task import Failed, TimedOut
 
 log = logging.getLogger(__name__)
 
 _AHEAD = 32
 _LEAST_AHEAD = 1024
 _GRACE = 2.0
-_OWN_FRAMES = 5  # of a slot's stack: the thread's start, the slot's loop and `execute`
-
-
-class _Attempt:
-    """One run of one entry; whoever takes its one claim reports it: its slot when it ends, or the loop's watch."""
-
-    __slots__ = ("_cancelled", "_claims", "_context", "entry", "run", "since")
-
-    def __init__(self, entry: Entry, since: float) -> None:
-        self.entry = entry
-        self.run = entry.run
-        self.since = since
-        self._context: Context | None = None
-        self._cancelled = False
-        self._claims = [None]
-
-    def began(self, context: Context) -> None:
-        """Its function is about to be called, with this."""
-        self._context = context
-        if self._cancelled:
-            context.cancel()
-
-    def cancel(self) -> None:
-        """Ask it to end. Order: the flag first, so that one of both sees what the other did."""
-        self._cancelled = True
-        if self._context is not None:
-            self._context.cancel()
-
-    def claim(self) -> bool:
-        """True for the first of both who asks: an attempt may end at the very moment it is given up."""
-        try:
-            self._claims.pop()
-        except IndexError:
-            return False
-        return True
+_OWN_FRAMES = 6  # of a slot's stack: the thread's start, the slot's loop, `execute` and `call`
 
 
 class _Slot:
@@ -73,7 +38,7 @@ class _Slot:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.attempt: _Attempt | None = None
+        self.attempt: Attempt | None = None
         self.thread: threading.Thread | None = None
 
 
@@ -157,6 +122,9 @@ class ThreadExecutor:
         for _ in self._slots:
             self._queue.put(None)
 
+    def close(self, within: float) -> None:
+        """Nothing: a thread cannot be ended, and ends with the process."""
+
     def _add_slots(self) -> None:
         if len(self._slots) < self.slots:
             idle = sum(slot.attempt is None for slot in self._slots)
@@ -169,7 +137,7 @@ class ThreadExecutor:
         self._slots.append(slot)
         slot.thread.start()
 
-    def _give_up(self, slot: _Slot, attempt: _Attempt, now: float, timeout: float) -> None:
+    def _give_up(self, slot: _Slot, attempt: Attempt, now: float, timeout: float) -> None:
         stack = self.stacks().get(slot.name, "")
         if not attempt.claim():
             return  # it has just ended
@@ -181,8 +149,8 @@ class ThreadExecutor:
             "slot lost: its task did not end after its deadline; the thread goes on in the background",
             extra={"task": task.name, "id": task.id, "slot": slot.name, "timeout": timeout, "stack": stack},
         )
-        error = ErrorInfo("timeout", f"it ran longer than {timeout:g} s and did not end when told to", stack)
-        self._mailbox.report((attempt.entry, attempt.run, TimedOut(error), attempt.since, now))
+        outcome = overdue(timeout, "did not end when told to", stack)
+        self._mailbox.report((attempt.entry, attempt.run, outcome, attempt.since, now))
 
     def _serve(self, slot: _Slot) -> None:
         take, report, clock = self._queue.get, self._mailbox.report, time.monotonic
@@ -192,7 +160,7 @@ class ThreadExecutor:
             if entry is None:
                 return
             since = clock()
-            attempt = slot.attempt = _Attempt(entry, since)
+            attempt = slot.attempt = Attempt(entry, since)
             runnable = runnables[entry.task.name]
             timeout = runnable.spec.timeout
             outcome = execute(entry, runnable, since + timeout if timeout else None, publish, attempt.began)

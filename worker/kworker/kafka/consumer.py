@@ -19,9 +19,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as Position
 
 from kworker.core.actions import CommitItem
-from kworker.core.events import Assigned, Committed, EndReached, Event, FetchFailed, Polled, Revoked
+from kworker.core.events import Assigned, Assignment, Committed, EndReached, Event, FetchFailed, Polled, Revoked
 from kworker.core.metadata import Alphabet
 from kworker.kafka.positions import Positions, listed, position_of
+from kworker.kafka.underway import Underway
 from kworker.task import Record, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ _HOLD = 0.02  # seconds between two looks for room
 _PAUSE_AFTER = 1.0  # without room for so long, partitions are paused: that throws prefetched records away, so late
 _LOOK_AT_ENDS = 2.0
 _ANSWER_MARGIN = 5.0
+_LEAVE = 0.5  # seconds of the time for a close that are kept for leaving the group
 
 
 class Room(Protocol):
@@ -71,14 +73,14 @@ class Intake:
         self._revoke_timeout = revoke_timeout
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._released: queue.SimpleQueue[list[CommitItem]] = queue.SimpleQueue()
-        self._committing: dict[TopicPartition, int] = {}
+        self._underway = Underway()
         self._assigned: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()
         self._held = False  # all partitions are paused for want of room
         self._no_room_since: float | None = None
         self._seeking = False
         self._closing = False
-        self._last_items: list[CommitItem] | None = None
+        self._last_items: dict[TopicPartition, CommitItem] | None = None  # of the close, while they are not committed
         self._positions = Positions(start_from, probed)
         self._thread = threading.Thread(target=self._run, name="kworker-intake", daemon=True)
         self.joined = False
@@ -91,6 +93,8 @@ class Intake:
         self.seeks_back = 0
         self.unreadable: dict[TopicPartition, str] = {}
         """Partitions whose next records the client cannot read, and why: nothing comes of them until it can."""
+        self.uncommitted: list[CommitItem] = []
+        """After `close`: what was to be committed and was not acknowledged."""
 
     # -- called by the loop -------------------------------------------------------------------------------------
 
@@ -121,9 +125,10 @@ class Intake:
     def close(self, items: Sequence[CommitItem], timeout: float) -> bool:
         """Commit this, leave the group and end; False if that was not done within `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        self._last_items = list(items)  # a revoke that nobody answers any more commits this
-        self._commands.put(lambda: self._close(items, deadline))
+        self._last_items = {item.topic_partition: item for item in items}
+        self._commands.put(lambda: self._close(deadline))
         self._thread.join(timeout)
+        self.uncommitted += list(self._last_items.values())
         return not self._thread.is_alive()
 
     # -- the intake thread --------------------------------------------------------------------------------------
@@ -253,11 +258,12 @@ class Intake:
     # -- commands -----------------------------------------------------------------------------------------------
 
     def _commit(self, items: Sequence[CommitItem]) -> None:
-        self._committing = {item.topic_partition: item.epoch for item in items}
+        positions = [position_of(item) for item in items]
+        self._underway.add(items)
         try:
-            self._consumer.commit(offsets=[position_of(item) for item in items], asynchronous=True)
+            self._consumer.commit(offsets=positions, asynchronous=True)
         except KafkaException as error:
-            self._committed(error.args[0], [])
+            self._committed(error.args[0], positions)
 
     def _set_paused(self, partitions: Iterable[TopicPartition], paused: bool) -> None:
         names = [name for name in partitions if name in self._assigned]
@@ -278,15 +284,24 @@ class Intake:
                 self._consumer.seek(Position(*name, offset))
         self._seeking = False
 
-    def _close(self, items: Sequence[CommitItem], deadline: float) -> None:
+    def _close(self, deadline: float) -> None:
         # Everything is drained and fenced. The commit is asynchronous and waited for: a synchronous one would block
-        # for 45 s when the broker is gone. Heartbeats stop in close(), so nothing may be left to drain there.
+        # for 45 s when the broker is gone. It is refused when the group is given a new generation meanwhile, and sent
+        # again then. Heartbeats stop in close(), so nothing may be left to drain there.
         self._closing = True
-        if items:
+        while self._last_items and time.monotonic() < deadline - _LEAVE:
+            items = list(self._last_items.values())
             self._commit(items)
-            while self._committing and time.monotonic() < deadline - 0.5:
+            while items in self._underway and time.monotonic() < deadline - _LEAVE:
                 self._consumer.poll(0.05)
+            if self._last_items:
+                self._consumer.poll(0.05)
+        self.uncommitted += self._take_last(list(self._last_items or ()))
         self._consumer.close()
+
+    def _take_last(self, names: list[TopicPartition]) -> list[CommitItem]:
+        last = self._last_items or {}
+        return [last.pop(name) for name in names if name in last]
 
     # -- callbacks of the client, in this thread ------------------------------------------------------------------
 
@@ -317,20 +332,22 @@ class Intake:
         log.info("assigned", extra={"partitions": listed(names)})
 
     def _on_revoke(self, consumer: Consumer, partitions: list[Position]) -> None:
-        if self._closing:
-            return
-        self.rebalances["revoked"] += 1
         names = [TopicPartition(position.topic, position.partition) for position in partitions]
-        self._give_up(names, lost=False)
-        items = self._await_release()
+        if self._closing:
+            items = self._take_last(names)
+        else:
+            self.rebalances["revoked"] += 1
+            self._give_up(names, lost=False)
+            items = self._await_release(names)
         if items:
             try:
                 consumer.commit(offsets=[position_of(item) for item in items], asynchronous=False)
             except KafkaException as error:
+                self.uncommitted += items if self._closing else ()
                 log.warning("the last commit of revoked partitions failed: %s", error)
         log.info("revoked", extra={"partitions": listed(names)})
 
-    def _await_release(self) -> list[CommitItem]:
+    def _await_release(self, names: list[TopicPartition]) -> list[CommitItem]:
         deadline = time.monotonic() + self._revoke_timeout + _ANSWER_MARGIN
         while self._last_items is None:
             try:
@@ -339,15 +356,16 @@ class Intake:
                 if time.monotonic() > deadline:
                     self._fatal("intake: the loop did not answer a revoke")
                     return []
-        return self._last_items
+        return self._take_last(names)  # the loop has ended, and this is what it wants to be committed
 
     def _on_lost(self, consumer: Consumer, partitions: list[Position]) -> None:
+        names = [TopicPartition(position.topic, position.partition) for position in partitions]
         if self._closing:
+            self.uncommitted += self._take_last(names)
             return
         self.rebalances["lost"] += 1
-        names = [TopicPartition(position.topic, position.partition) for position in partitions]
         self._give_up(names, lost=True)
-        self._await_release()
+        self.uncommitted += self._await_release(names)
         log.warning(
             "lost: the group gave these partitions away while we were not heard", extra={"partitions": listed(names)}
         )
@@ -362,10 +380,12 @@ class Intake:
     def _committed(self, error: KafkaError | None, partitions: list[Position]) -> None:
         failed = {TopicPartition(p.topic, p.partition): p.error for p in partitions if p.error is not None}
         results: list[tuple[TopicPartition, int, str | None]] = []
-        for name, epoch in self._committing.items():
+        for item in self._underway.answered(partitions):
+            name = item.topic_partition
             why = failed.get(name) or error
-            results.append((name, epoch, None if why is None else why.str()))
-        self._committing = {}
+            results.append((name, item.epoch, None if why is None else why.str()))
+            if why is None and self._last_items and self._last_items.get(name) is item:
+                del self._last_items[name]
         if results:
             self._post(Committed(results))
 
@@ -383,7 +403,7 @@ class Intake:
             self._post(EndReached(name, message.offset() or 0))
         elif code == KafkaError._AUTO_OFFSET_RESET:
             if name in self._assigned:
-                self._skip_lost(name, error)
+                self._skip_lost(name, message.offset() or 0, error)
         elif error.fatal() or code == KafkaError._FATAL:
             self._fatal(f"consumer: {error.str()}")
         else:
@@ -391,18 +411,16 @@ class Intake:
                 self.unreadable[name] = error.str()
             _client_log.warning(f"consumer: {name.topic}: {error.str()}")
 
-    def _skip_lost(self, name: TopicPartition, error: KafkaError) -> None:
-        """The log no longer has the next offset: say so, count it, and go on at the earliest."""
-        start, lost = self._positions.earliest(self._consumer, name)
-        self.offset_loss[name.topic] = self.offset_loss.get(name.topic, 0) + max(lost, 1)
+    def _skip_lost(self, name: TopicPartition, offset: int, error: KafkaError) -> None:
+        """The log does not have what is at `offset`: say so, count it, and go on where it can be read."""
+        start, lost = self._positions.beside(self._consumer, name, offset)
+        self.offset_loss[name.topic] = self.offset_loss.get(name.topic, 0) + lost
         log.error(
-            "records were lost: the log no longer has the next offset; going on at the earliest",
-            extra={
-                "topic": name.topic,
-                "partition": name.partition,
-                "lost": lost,
-                "start": start,
-                "error": error.str(),
-            },
+            "the log does not have the next offset; going on at another",
+            extra={**name._asdict(), "next": offset, "lost": lost, "start": start, "error": error.str()},
         )
-        self._consumer.seek(Position(*name, start))
+        if start < offset:  # what was delivered and committed is of a log that is gone: this is a new assignment
+            self._post(Assigned([Assignment(name, start, None)]))
+        # The client has stopped it, so a seek is refused; this starts it again and is nothing to the group.
+        self._consumer.incremental_unassign([Position(*name)])
+        self._consumer.incremental_assign([Position(*name, start)])

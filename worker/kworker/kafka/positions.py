@@ -59,12 +59,16 @@ class Positions:
             self._probe(consumer, assignments[0])
         return assignments
 
-    def earliest(self, consumer: Consumer, name: TopicPartition) -> tuple[int, int]:
-        """The first offset the log has, and how many committed ones before it are gone."""
+    def beside(self, consumer: Consumer, name: TopicPartition, offset: int) -> tuple[int, int]:
+        """Where to go on when the broker did not have `offset`, and how many offsets that loses.
+
+        That is the first one the log has; or `offset` itself, when the log has it after all: a new leader may not have
+        known yet how far it goes.
+        """
         low, high = self._watermarks(consumer, name)
-        committed = _patiently(lambda: consumer.committed([Position(*name)], timeout=_CALL))[0].offset
-        lost = low - committed if 0 <= committed < low else max(0, committed - high)
-        return low, lost
+        if low <= offset <= high:
+            return offset, 0
+        return low, low - offset if offset < low else offset - high
 
     def _watermarks(self, consumer: Consumer, name: TopicPartition) -> tuple[int, int]:
         low, high = _patiently(lambda: consumer.get_watermark_offsets(Position(*name), timeout=_CALL))

@@ -46,6 +46,7 @@ PRODUCER: Mapping[str, str] = {
     "partitioner": "murmur2_random",  # a key has the partition that Java clients give it
     "message.max.bytes": "100000000",  # the topic's own limit counts, not the client's
     "message.timeout.ms": "30000",
+    "topic.metadata.propagation.max.ms": "5000",  # a dead-letter topic that is missing is told then, not after 30 s
     "queue.buffering.max.kbytes": "131072",  # holds one message of the largest size, and bounds memory
     "reconnect.backoff.max.ms": "2000",
 }

@@ -1,0 +1,495 @@
+"""`email.send` to a real SMTP server on this machine: what arrives, what an answer leads to, what is never sent."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import email
+import socket
+import ssl
+import threading
+import time
+import typing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from email.message import EmailMessage
+from email.policy import SMTP as SMTP_POLICY
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trustme
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
+from aiosmtpd.smtp import Envelope as Received
+
+from kworker import Context, Reject, Retry
+from kworker.codecs.arguments import Signature
+from kworker.task import Task
+from kworker_email import Attachment, Email, EmailSettings
+
+PUBLISHED = 1_764_000_000_250
+HI: dict[str, Any] = {"subject": "Hi", "text": "Hi\n"}
+
+
+def context(task_id: str | None = "msg_1", *, seconds: float | None = 60, timestamp: int = PUBLISHED) -> Context:
+    task = Task("email.send", "tasks", 0, 17, None, None, [], timestamp, given_id=task_id)
+    return Context(task, 1, None if seconds is None else time.monotonic() + seconds)
+
+
+class Server:
+    """What a mail server keeps and answers. refusals: answers to the next MAIL, RCPT <address> and DATA."""
+
+    def __init__(self) -> None:
+        self.mails: list[Received] = []
+        self.logins: list[tuple[str, str]] = []
+        self.connections = 0
+        self.refusals: list[tuple[str, str]] = []
+        self.port = 0
+        self.lock = threading.Lock()
+
+    def refuse(self, command: str) -> str | None:
+        with self.lock:
+            for refusal in self.refusals:
+                if refusal[0] == command:
+                    self.refusals.remove(refusal)
+                    return refusal[1]
+        return None
+
+    async def handle_EHLO(self, server: SMTP, session: Any, envelope: Received, hostname: str, responses: Any) -> Any:
+        session.host_name = hostname
+        if not session.extended_smtp:
+            session.extended_smtp = True
+        return responses
+
+    async def handle_MAIL(
+        self, server: SMTP, session: Any, envelope: Received, address: str, options: list[str]
+    ) -> str:
+        if answer := self.refuse("MAIL"):
+            return answer
+        envelope.mail_from = address
+        return "250 OK"
+
+    async def handle_RCPT(
+        self, server: SMTP, session: Any, envelope: Received, address: str, options: list[str]
+    ) -> str:
+        if answer := self.refuse(f"RCPT {address}"):
+            return answer
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: SMTP, session: Any, envelope: Received) -> str:
+        if answer := self.refuse("DATA"):
+            return answer
+        self.mails.append(envelope)
+        return "250 OK"
+
+    def authenticate(self, server: SMTP, session: Any, envelope: Received, mechanism: str, data: Any) -> AuthResult:
+        assert isinstance(data, LoginPassword)
+        self.logins.append((data.login.decode(), data.password.decode()))
+        return AuthResult(success=data.password == b"s3cret", handled=False)
+
+    def only(self) -> EmailMessage:  # no property: aiosmtpd looks at every attribute at its start
+        (mail,) = self.mails
+        assert isinstance(mail.content, bytes)
+        parsed = email.message_from_bytes(mail.content, policy=SMTP_POLICY)
+        assert isinstance(parsed, EmailMessage)
+        return parsed
+
+
+class CountingController(Controller):
+    def factory(self) -> Any:
+        self.handler.connections += 1
+        return super().factory()  # type: ignore[no-untyped-call]  # aiosmtpd annotates not all of its functions
+
+
+@contextlib.contextmanager
+def serving(**options: Any) -> Iterator[Server]:
+    server = Server()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    controller = CountingController(server, hostname="127.0.0.1", port=port, ready_timeout=60, **options)
+    controller.start()
+    server.port, server.connections = port, 0  # the controller has tried it
+    try:
+        yield server
+    finally:
+        controller.stop()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return str(tmp_path / "ca.pem")
+
+
+def tls(authority: trustme.CA, name: str = "127.0.0.1") -> ssl.SSLContext:
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(made)
+    return made
+
+
+def plugin(port: int, **table: Any) -> Email:
+    base = {
+        "host": "127.0.0.1",
+        "port": port,
+        "security": "none",
+        "sender": "Shop <shop@example.org>",
+        "allow": ["example.org", "example.com"],
+        "hello": "worker.example.org",
+        "templates": {
+            "hello": {"subject": "Hello {{ name }}", "text": "Dear {{ name }}", "html": "<b>{{ name }}</b>"},
+        },
+    }
+    made = Email()
+    made.setup(msgspec.convert({**base, **table}, EmailSettings))
+    return made
+
+
+@pytest.fixture
+def mail(server: Server) -> Iterator[Email]:
+    made = plugin(server.port)
+    yield made
+    made.teardown()
+
+
+def test_it_offers_one_task_whose_payload_is_json(mail: Email, server: Server) -> None:
+    (spec,) = mail.tasks()
+    assert (spec.name, spec.executor, spec.needs_settings) == ("email.send", "thread", True)
+    assert typing.get_type_hints(spec.function)["attachments"] == list[Attachment] | None
+    attachment = {"name": "a.bin", "content": base64.b64encode(b"\0\xff").decode()}
+    payload = msgspec.json.encode({"to": "ada@example.org", **HI, "attachments": [attachment]})
+    positional, named = Signature(spec).bind(Task("email.send", "t", 0, 1, None, payload, [], 0))
+    spec.function(*positional, **named, ctx=context())
+    (attached,) = server.only().iter_attachments()
+    assert (attached.get_filename(), attached.get_content()) == ("a.bin", b"\0\xff")
+
+
+def test_a_template_is_sent(mail: Email, server: Server) -> None:
+    result = mail.send("Ada <ada@example.org>", "hello", {"name": "Ada & Co"}, ctx=context())
+    found = server.only()
+    assert result == {"message_id": found["Message-ID"], "recipients": 1}
+    assert server.mails[0].mail_from == "shop@example.org"
+    assert server.mails[0].rcpt_tos == ["ada@example.org"]
+    assert (found["From"], found["To"], found["Subject"]) == (
+        "Shop <shop@example.org>",
+        "Ada <ada@example.org>",
+        "Hello Ada & Co",
+    )
+    assert found["Date"] == "Mon, 24 Nov 2025 16:00:00 +0000"
+    html = found.get_body(("html",))
+    assert html is not None
+    assert html.get_content() == "<b>Ada &amp; Co</b>\r\n"
+
+
+def test_everyone_gets_it_and_bcc_is_not_shown(mail: Email, server: Server) -> None:
+    to, cc, bcc = ["a@example.org", "b@example.org"], ["c@example.org", "a@example.org"], ["d@example.com"]
+    result = mail.send(to, **HI, cc=cc, bcc=bcc, reply_to="Help <help@elsewhere.net>", ctx=context())
+    assert result["recipients"] == 4
+    assert server.mails[0].rcpt_tos == ["a@example.org", "b@example.org", "c@example.org", "d@example.com"]
+    found = server.only()
+    assert (found["To"], found["Cc"], found["Reply-To"]) == (
+        "a@example.org, b@example.org",
+        "c@example.org, a@example.org",
+        "Help <help@elsewhere.net>",
+    )
+    assert b"d@example.com" not in (server.mails[0].content or b"")
+
+
+@pytest.mark.parametrize(
+    "text", [".\r\nMAIL FROM:<eve@example.net>\r\n", "a\r.\rb\n.\n.", "..\n.", "é\n.\n", "x" * 5000]
+)
+def test_a_body_ends_where_it_ends(mail: Email, server: Server, text: str) -> None:
+    mail.send("ada@example.org", subject="Hi", text=text, ctx=context())
+    mail.send("bob@example.org", **HI, ctx=context())
+    assert [received.rcpt_tos for received in server.mails] == [["ada@example.org"], ["bob@example.org"]]
+    del server.mails[1]
+    content = server.only().get_content().replace("\r\n", "\n").rstrip("\n")
+    assert content == text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ({"to": "eve@example.net", **HI}, "to: .* does not permit eve@example.net"),
+        ({"to": "ada@example.org", **HI, "cc": ["eve@example.net"]}, "cc: .* does not permit"),
+        ({"to": "ada@example.org", **HI, "bcc": ["eve@example.net"]}, "bcc: .* does not permit"),
+        ({"to": "ada@example.org\r\nRCPT TO:<eve@example.net>", **HI}, "to: .* control character"),
+        ({"to": "ada@example.org,eve@example.net", **HI}, "to: .* not one address"),
+        ({"to": "ada@example.org", **HI, "reply_to": "a\nb@example.org"}, "reply_to: .* control character"),
+        ({"to": [], **HI}, "to: give at least one"),
+        ({"to": [f"a{n}@example.org" for n in range(51)], **HI}, "51 recipients: max_recipients is 50"),
+        ({"to": "ada@example.org", "subject": "a\nBcc: eve@example.net", "text": "x"}, "subject: holds a line break"),
+        ({"to": "ada@example.org", "template": "hello", "variables": {"name": "a\nBcc: x"}}, "subject: holds a line"),
+        ({"to": "ada@example.org", "template": "hello"}, "'name' is undefined"),
+        ({"to": "ada@example.org", "template": "nope"}, "'nope' is none of the templates"),
+        ({"to": "ada@example.org", "template": "hello", **HI}, "not both"),
+        ({"to": "ada@example.org", "template": "hello", "subject": ""}, "not both"),
+        ({"to": "ada@example.org", **HI, "variables": {}}, "they belong to a template"),
+        ({"to": "ada@example.org", "subject": "x"}, "or a subject with text or html"),
+        ({"to": "ada@example.org", "text": "x"}, "or a subject with text or html"),
+        ({"to": "ada@example.org", **HI, "attachments": [Attachment("x", b"x" * 20_000)]}, "max_bytes is 20000"),
+    ],
+)
+def test_what_must_not_be_sent_is_rejected(server: Server, arguments: dict[str, Any], why: str) -> None:
+    made = plugin(server.port, max_bytes=20_000)
+    with pytest.raises(Reject, match=why) as error:
+        made.send(**arguments, ctx=context())
+    assert "\n" not in str(error.value)
+    assert (server.connections, server.mails) == (0, [])
+
+
+def test_a_worker_may_send_templates_only(server: Server) -> None:
+    made = plugin(server.port, own_text=False)
+    with pytest.raises(Reject, match="own_text is false"):
+        made.send("ada@example.org", **HI, ctx=context())
+    made.send("ada@example.org", "hello", {"name": "Ada"}, ctx=context())
+    assert server.only()["Subject"] == "Hello Ada"
+    made.teardown()
+
+
+def test_every_attempt_has_the_same_message_id(mail: Email, server: Server) -> None:
+    server.refusals = [("DATA", "451 later")]
+    with pytest.raises(Retry):
+        mail.send("ada@example.org", **HI, ctx=context())
+    ids = [mail.send("ada@example.org", **HI, ctx=context(name))["message_id"] for name in ("msg_1", "msg_1", "msg_2")]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_a_place_alone_is_no_message_id(mail: Email, server: Server) -> None:
+    # tasks/0/17 is another message in another cluster, or when the topic was made again.
+    contexts = [context(None, timestamp=PUBLISHED + n) for n in (0, 0, 1)]
+    ids = [mail.send("ada@example.org", **HI, ctx=each)["message_id"] for each in contexts]
+    assert ids[0] == ids[1] != ids[2]
+    ids = [mail.send("ada@example.org", **HI, ctx=context(timestamp=PUBLISHED + n))["message_id"] for n in (0, 1)]
+    assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize("timestamp", [0, -1, 1 << 62])
+def test_a_record_without_a_time_has_todays_date(mail: Email, server: Server, timestamp: int) -> None:
+    mail.send("ada@example.org", **HI, ctx=context(timestamp=timestamp))
+    assert abs(server.only()["Date"].datetime.timestamp() - time.time()) < 3600
+
+
+@pytest.mark.parametrize(
+    ("refusals", "error", "why"),
+    [
+        (
+            [("RCPT ada@example.org", "451 4.7.1 Greylisted")],
+            Retry,
+            "ada@example.org was refused: 451 4.7.1 Greylisted",
+        ),
+        (
+            [("RCPT ada@example.org", "550 5.1.1 No such user")],
+            Reject,
+            "ada@example.org was refused: 550 5.1.1 No such",
+        ),
+        ([("RCPT ada@example.org", "421 closing")], Retry, "421 closing"),
+        ([("MAIL", "452 full")], Retry, "the sender was refused: 452 full"),
+        ([("MAIL", "552 too big")], Reject, "the sender was refused: 552 too big"),
+        ([("MAIL", "530 5.7.0 Authentication required")], Retry, "530"),
+        ([("DATA", "451 later")], Retry, "the e-mail was refused: 451 later"),
+        ([("DATA", "554 spam")], Reject, "the e-mail was refused: 554 spam"),
+        (
+            [("RCPT ada@example.org", "451 later"), ("RCPT bob@example.org", "550 never")],
+            Reject,
+            "bob@example.org was refused: 550 never",
+        ),
+    ],
+)
+def test_an_answer_decides(
+    mail: Email, server: Server, refusals: list[tuple[str, str]], error: type[Exception], why: str
+) -> None:
+    server.refusals = refusals
+    with pytest.raises(error, match=why):
+        mail.send(["ada@example.org", "bob@example.org", "cid@example.org"], **HI, ctx=context())
+    assert server.mails == []
+
+
+def test_with_one_recipient_refused_nobody_gets_it_until_all_are_accepted(mail: Email, server: Server) -> None:
+    server.refusals = [("RCPT bob@example.org", "451 4.7.1 Greylisted")]
+    everyone = ["ada@example.org", "bob@example.org"]
+    with pytest.raises(Retry, match=r"bob@example\.org was refused: 451"):
+        mail.send(everyone, **HI, ctx=context())
+    assert server.mails == []
+    mail.send(everyone, **HI, ctx=context())
+    assert [received.rcpt_tos for received in server.mails] == [everyone]
+
+
+def test_a_connection_is_used_again_also_after_a_refusal(mail: Email, server: Server) -> None:
+    server.refusals = [("RCPT ada@example.org", "550 no")]
+    with pytest.raises(Reject):
+        mail.send("ada@example.org", **HI, ctx=context())
+    for _ in range(3):
+        mail.send("bob@example.org", **HI, ctx=context())
+    assert server.connections == 1
+    assert [received.rcpt_tos for received in server.mails] == [["bob@example.org"]] * 3
+
+
+def test_a_connection_that_broke_while_it_was_kept_costs_no_attempt(mail: Email, server: Server) -> None:
+    mail.send("ada@example.org", **HI, ctx=context())
+    (client,) = mail._relay._idle
+    assert client.sock is not None
+    client.sock.shutdown(socket.SHUT_RDWR)
+    mail.send("ada@example.org", **HI, ctx=context())
+    assert (server.connections, len(server.mails)) == (2, 2)
+
+
+def test_many_at_once_have_a_connection_each(mail: Email, server: Server) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        addresses = [f"a{n}@example.org" for n in range(100)]
+        list(pool.map(lambda address: mail.send(address, **HI, ctx=context(address)), addresses))
+    assert sorted(received.rcpt_tos[0] for received in server.mails) == sorted(addresses)
+    assert server.connections <= 8
+
+
+@contextlib.contextmanager
+def secured(authority: trustme.CA) -> Iterator[Server]:
+    holder: list[Server] = []
+
+    def authenticate(*arguments: Any) -> AuthResult:
+        return holder[0].authenticate(*arguments)
+
+    options = {"tls_context": tls(authority), "require_starttls": True}
+    with serving(**options, auth_required=True, authenticator=authenticate) as server:
+        holder.append(server)
+        yield server
+
+
+def test_starttls_and_login(authority: trustme.CA, ca_file: str) -> None:
+    with secured(authority) as server:
+        made = plugin(server.port, security="starttls", username="me", password="s3cret", ca_file=ca_file)
+        made.send("ada@example.org", **HI, ctx=context())
+        made.teardown()
+        assert server.logins == [("me", "s3cret")]
+        assert len(server.mails) == 1
+
+
+def test_tls_from_the_first_byte(authority: trustme.CA, ca_file: str) -> None:
+    with serving(ssl_context=tls(authority)) as server:
+        made = plugin(server.port, security="tls", ca_file=ca_file)
+        made.send("ada@example.org", **HI, ctx=context())
+        made.teardown()
+        assert len(server.mails) == 1
+
+
+def test_a_wrong_password_is_tried_again_and_not_shown(authority: trustme.CA, ca_file: str) -> None:
+    with secured(authority) as server:
+        made = plugin(server.port, username="me", password="wr0ng", security="starttls", ca_file=ca_file)
+        with pytest.raises(Retry, match="535") as error:
+            made.send("ada@example.org", **HI, ctx=context())
+        assert "wr0ng" not in str(error.value)
+        assert base64.b64encode(b"\0me\0wr0ng").decode() not in str(error.value)
+        assert server.mails == []
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+def test_a_certificate_that_is_not_the_hosts_is_refused(authority: trustme.CA, ca_file: str, security: str) -> None:
+    for name, trusted in (("mail.example.org", ca_file), ("127.0.0.1", None)):
+        context_of = tls(authority, name)
+        with serving(**({"ssl_context": context_of} if security == "tls" else {"tls_context": context_of})) as server:
+            with pytest.raises(Retry, match="certificate verify failed"):
+                plugin(server.port, security=security, ca_file=trusted).send("ada@example.org", **HI, ctx=context())
+            assert server.mails == []
+
+
+def test_without_starttls_nothing_is_sent_in_clear_text(server: Server) -> None:
+    with pytest.raises(Retry, match="STARTTLS"):
+        plugin(server.port, security="starttls").send("ada@example.org", **HI, ctx=context())
+    assert server.mails == []
+
+
+@contextlib.contextmanager
+def script(*replies: bytes | None) -> Iterator[int]:
+    """A server that says these replies, one for each line that it is told; at None it hangs up."""
+    ended = threading.Event()
+
+    def talk() -> None:
+        peer, _ = listener.accept()
+        with peer, peer.makefile("rb") as lines, contextlib.suppress(OSError):
+            for reply in replies:
+                if reply is None:
+                    return
+                peer.sendall(reply)
+                if not reply.endswith(b"\n") or not lines.readline():
+                    ended.wait(30)
+                    return
+            while lines.readline():
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        talking = pool.submit(talk)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            ended.set()
+        talking.result(30)
+
+
+GREETED: Sequence[bytes] = (b"220 hi\r\n", b"250 hi\r\n")
+
+
+@pytest.mark.parametrize(
+    ("replies", "why"),
+    [
+        ((None,), "closed"),
+        ((b"554 no service\r\n",), "554 no service"),
+        ((b"421 busy\r\n",), "421 busy"),
+        ((*GREETED, None), "closed"),
+        ((*GREETED, b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n", None), "closed"),
+        ((b"nonsense\r\n",), "nonsense|-1|closed"),
+        ((*GREETED, b"what\r\n"), "refused: -1"),
+    ],
+)
+def test_a_server_that_is_not_ready_is_tried_again(replies: tuple[bytes | None, ...], why: str) -> None:
+    with script(*replies) as port:
+        made = plugin(port)
+        with pytest.raises(Retry, match=why):
+            made.send("ada@example.org", **HI, ctx=context())
+        made.teardown()
+
+
+def test_554_to_data_is_rejected() -> None:
+    with script(*GREETED, b"250 ok\r\n", b"250 ok\r\n", b"554 no\r\n") as port:
+        made = plugin(port)
+        with pytest.raises(Reject, match="the e-mail was refused: 554 no"):
+            made.send("ada@example.org", **HI, ctx=context())
+        made.teardown()
+
+
+def test_no_server_is_tried_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(Retry, match="refused"):
+        plugin(port).send("ada@example.org", **HI, ctx=context())
+    with pytest.raises(Retry, match=r"nowhere\.invalid:25: "):
+        plugin(25, host="nowhere.invalid").send("ada@example.org", **HI, ctx=context())
+
+
+@pytest.mark.parametrize("replies", [(b"",), (b"220 hi\r\n", b"250-a"), (*GREETED, b"250 ok\r\n", b"250 ")])
+def test_a_server_that_says_nothing_more_is_given_up_before_the_task_ends(replies: tuple[bytes, ...]) -> None:
+    ctx = context(seconds=1)
+    with script(*replies) as port, pytest.raises(Retry, match="timed out"):
+        plugin(port).send("ada@example.org", **HI, ctx=ctx)
+    assert (ctx.remaining() or 0) > 0
+
+
+def test_nothing_starts_when_no_time_is_left(mail: Email, server: Server) -> None:
+    cancelled = context()
+    cancelled.cancel()
+    for ctx in (context(seconds=0.1), cancelled):
+        with pytest.raises(Retry, match="no time is left"):
+            mail.send("ada@example.org", **HI, ctx=ctx)
+    assert server.connections == 0

@@ -1,0 +1,196 @@
+"""One child process as the worker sees it: what it was given, what came of it, what it prints.
+
+A task that was given may begin only with its token: eight bytes with its number, in a pipe that both the worker and
+the child read. Whoever reads a token has it, and the kernel gives it to one of both. So several small tasks can be
+given at once, and still the worker knows at any time which have begun, and takes back the others; of those that have
+begun, all but the last have ended, and without a report they were plain successes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from kworker.core.entry import Entry
+from kworker.executors.child import Fds
+from kworker.executors.messages import TOKEN, Given, Message, Messages, pack_given
+
+_READ = 1 << 16
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_MOST_OUTPUT = 1 << 16
+_MOST_LINES = 1000
+_TAIL = 4000
+
+
+class Child:
+    """See the module. Owned by one thread; others only read `slot`, `pid`, `entries`, `progress` and `served`.
+
+    number: its own, never used again. entries: what it was given and has not reported, in order. progress: when it
+    began, or last reported something (monotonic seconds). told: why it was told to end, and when. finished: it begins
+    nothing more. closed: when its socket was found closed. leaving: when the socket was closed here, so that it goes.
+    """
+
+    def __init__(self, number: int, slot: str, now: float) -> None:
+        self.number = number
+        self.slot = slot
+        self.pid = 0
+        self.born = self.progress = now
+        self.ready = False
+        self.served = 0
+        self.entries: deque[tuple[int, Entry]] = deque()
+        self.told = ""
+        self.told_at = 0.0
+        self.killed = False
+        self.finished = False
+        self.closed: float | None = None
+        self.leaving: float | None = None
+        self.weighed = now
+        self.output = Output()
+        self._next = 1
+        self._messages = Messages()
+        self._outbox = bytearray()
+        self.socket, self._theirs = socket.socketpair()
+        self._tokens, self._tokens_in = os.pipe()
+        self.printed, self._printing = os.pipe()
+        self.socket.setblocking(False)
+        os.set_blocking(self._tokens, False)
+        os.set_blocking(self.printed, False)
+
+    @property
+    def fds(self) -> Fds:
+        """What the process is to be born with."""
+        return Fds(self._theirs.fileno(), self._tokens, self._printing)
+
+    def was_born(self) -> None:
+        """The process has its own copies of `fds`."""
+        self._theirs.close()
+        os.close(self._printing)
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether it may be given tasks."""
+        return self.ready and not self.told and not self.finished and self.closed is None and self.leaving is None
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+
+    def give(self, entries: Sequence[Entry], now: float) -> None:
+        """Have it run these after what it has."""
+        if not self.entries:
+            self.progress = now
+        first, self._next = self._next, self._next + len(entries)
+        numbered = list(enumerate(entries, first))
+        self.entries.extend(numbered)
+        # Order: the tokens first, or the child would find none and take the tasks for taken back.
+        os.write(self._tokens_in, b"".join([TOKEN.pack(number) for number, _ in numbered]))
+        self.send(pack_given([Given(number, entry.attempt, entry.task) for number, entry in numbered]))
+
+    def send(self, data: bytes = b"") -> None:
+        """Send this and what could not be sent before; `unsent` tells whether something is left."""
+        self._outbox += data
+        try:
+            while self._outbox:
+                del self._outbox[: self.socket.send(self._outbox)]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._outbox.clear()  # it is gone, as reading tells
+
+    @property
+    def unsent(self) -> bool:
+        """Whether `send` is to be called when the socket can be written."""
+        return bool(self._outbox)
+
+    def take_back(self) -> list[Entry]:
+        """What has not begun, which it will not begin any more; in order."""
+        try:
+            count = len(os.read(self._tokens, _READ)) // TOKEN.size
+        except BlockingIOError:
+            return []
+        taken = [self.entries.pop()[1] for _ in range(count)]
+        taken.reverse()
+        return taken
+
+    def reported(self, number: int) -> Entry | None:
+        """The entry that a report of this number is of; None when it is not open any more."""
+        if not self.entries or self.entries[0][0] != number:
+            return None
+        self.served += 1
+        return self.entries.popleft()[1]
+
+    def receive(self) -> Iterable[Message]:
+        """What it says, until there is nothing now or for ever (`closed`). Raises ValueError for nonsense."""
+        while True:
+            try:
+                data = self.socket.recv(_READ)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                raise EOFError
+            yield from self._messages.feed(data)
+
+    # -- the process --------------------------------------------------------------------------------------------------
+
+    def read_output(self) -> bytes | None:
+        """What it has printed; None when nobody can print any more."""
+        try:
+            return os.read(self.printed, _READ) or None
+        except BlockingIOError:
+            return b""
+
+    def resident(self) -> int:
+        """Bytes of its resident memory; 0 where the system does not tell."""
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb") as file:  # noqa: PTH123 - half the cost, and often
+                return int(file.read().split()[1]) * _PAGE
+        except OSError:
+            return 0
+
+    def let_go(self, now: float) -> None:
+        """Have it end when it has read all it was given: no more comes."""
+        self.leaving = now
+        with contextlib.suppress(OSError):  # it is gone already
+            self.socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Forget it."""
+        for one in (self.socket, self._theirs):
+            one.close()
+        for fd in (self._tokens, self._tokens_in, self.printed):
+            os.close(fd)
+
+
+class Output:
+    """What a child prints, cut into lines, so much for each task. `tail`: the end of it, for the record of a crash."""
+
+    def __init__(self) -> None:
+        self.tail = b""
+        self._line = b""
+        self._bytes = self._lines = self._left_out = 0
+
+    def feed(self, data: bytes) -> list[str]:
+        """The lines that are complete now and not too many."""
+        self.tail = (self.tail + data)[-_TAIL:]
+        room = max(0, _MOST_OUTPUT - self._bytes)
+        self._bytes += len(data)
+        self._left_out += max(0, len(data) - room)
+        *lines, self._line = (self._line + data[:room]).split(b"\n")
+        return self._texts(lines)
+
+    def end(self) -> list[str]:
+        """A task has ended: the line that it did not, and how much was left out."""
+        texts = self._texts([self._line] if self._line else [])
+        if self._left_out:
+            texts.append(f"({self._left_out} bytes more are left out)")
+        self.__init__()  # type: ignore[misc]  # all of it starts anew
+        return texts
+
+    def _texts(self, lines: list[bytes]) -> list[str]:
+        kept = lines[: max(0, _MOST_LINES - self._lines)]
+        self._lines += len(lines)
+        self._left_out += sum(len(line) + 1 for line in lines[len(kept) :])
+        return [line.decode("utf-8", "backslashreplace") for line in kept]
