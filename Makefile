@@ -59,4 +59,4 @@ constraints: venv ## renew the pinned versions of constraints.txt
 
 clean: ## remove all that was made here, the virtual environment too
 	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find worker plugins tests -name __pycache__ -prune -exec rm -rf {} +
+	find worker plugins tests demo -name __pycache__ -prune -exec rm -rf {} +

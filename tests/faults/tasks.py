@@ -64,12 +64,13 @@ class Tasks:
 
     def after_a_kill(self) -> None:
         """Every worker is dead: what began and is not remembered may run once more; nothing else may."""
-        self.may_run_again(self.remembered())
-
-    def may_run_again(self, remembered: set[str]) -> None:
-        """A fault ended: what began until now may run once more, if it was not `remembered` when the fault came."""
+        remembered = self.remembered()
         assert remembered <= self.ended().keys(), "committed, and not done"
-        self._may_run_again += Counter(self.started().keys() - remembered)
+        self.may_run_again(self.started().keys() - remembered)
+
+    def may_run_again(self, ids: Iterable[str]) -> None:
+        """These were under way, or done and not committed, when a fault came: each may run once more."""
+        self._may_run_again += Counter(ids)
 
     def check(self) -> None:
         """Nothing was lost, and nothing ran more often than it had to."""

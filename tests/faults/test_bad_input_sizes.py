@@ -53,9 +53,7 @@ def test_bad_input_18_where_it_does_not_fit_the_value_is_cut(
     ]
     produce(kafka.bootstrap, name, [*records, new("greet", b'{"name": "good"}')])
     wait_committed(start_worker(kafka.bootstrap, name), len(records) + 1)
-    letters = {
-        last(letter, "kworker-origin"): letter for letter in read_all(kafka.bootstrap, f"{name}.dlq")
-    }
+    letters = {last(letter, "kworker-origin"): letter for letter in read_all(kafka.bootstrap, f"{name}.dlq")}
     whole, fits, headed, keyed = (letters[f"{name}/0/{offset}"] for offset in range(4))
     found = dict(headers_of(whole))
     assert (whole.key(), whole.value()) == (records[0].key, b"")

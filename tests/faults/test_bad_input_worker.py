@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from faults.bad_records import new
-from faults.worker import Calls, StartWorker, samples, wait_committed
 from faults.letters import last
 from faults.tasks import work
+from faults.worker import Calls, StartWorker, samples, wait_committed
 from kit import Kafka, MakeTopic, produce, read_all, wait_for
+from kit.stage import metric
 from kit.worker_process import WorkerProcess
 
 
@@ -61,7 +62,9 @@ def test_bad_input_30_a_task_that_ends_the_process(
     assert last(letter, "kworker-reason") == "rejected"
 
 
-def _ask(worker: WorkerProcess, path: str, method: str = "GET", host: str = "localhost") -> tuple[int, str, dict[str, str]]:
+def _ask(
+    worker: WorkerProcess, path: str, method: str = "GET", host: str = "localhost"
+) -> tuple[int, str, dict[str, str]]:
     request = urllib.request.Request(worker.url + path, method=method, headers={"Host": host})
     try:
         with urllib.request.urlopen(request, timeout=15) as answer:
@@ -130,8 +133,12 @@ def test_bad_input_40_unknown_names_make_one_series(kafka: Kafka, topic: MakeTop
     worker = start_worker(kafka.bootstrap, name)
     wait_committed(worker, count, 60)
     page = worker.metrics()
-    for metric in ("kworker_tasks_dead_lettered_total", "kworker_tasks_failed_total", "kworker_tasks_succeeded_total"):
-        tasks = {labels.partition('"')[2].partition('"')[0] for labels in samples(page, metric)}
+    for name_of_metric in (
+        "kworker_tasks_dead_lettered_total",
+        "kworker_tasks_failed_total",
+        "kworker_tasks_succeeded_total",
+    ):
+        tasks = {labels.partition('"')[2].partition('"')[0] for labels in samples(page, name_of_metric)}
         assert "name 1" not in tasks
         assert len(tasks) <= len(worker.status()["tasks"]) + 1
     assert metric(worker, "kworker_tasks_dead_lettered_total", task="_unknown", reason="unroutable") == count

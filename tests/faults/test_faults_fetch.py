@@ -116,9 +116,7 @@ class Played:
         return CommitItem(self._topic, 1, self._next, "")
 
 
-def test_fault_33_without_a_seek_back_an_exception_inside_consume_loses_records(
-    kafka: Kafka, topic: MakeTopic
-) -> None:
+def test_fault_33_without_a_seek_back_an_exception_inside_consume_loses_records(kafka: Kafka, topic: MakeTopic) -> None:
     """The fault is real: this is what the gap detector is for."""
     name = topic()
     produce(kafka.bootstrap, name, [b"x" * 100] * COUNT)

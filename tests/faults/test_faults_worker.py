@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from faults.bad_records import new
-from faults.worker import Calls, StartWorker, wait_committed
 from faults.letters import last
 from faults.tasks import PARTITIONS, Tasks, Watch, ids
-from kit import Kafka, MakeTopic, produce, read_all, wait_for
+from faults.worker import Calls, StartWorker, wait_committed
+from kit import Kafka, produce, read_all, wait_for
 from kit.stage import metric, owned
 
 SESSION = 6.0

@@ -28,15 +28,15 @@ def test_memory_stays_within_20_mib_over_300000_small_tasks(kafka: Kafka, tmp_pa
     records = [NewRecord(b'{"n": %d}' % n, None, (("task", b"ledger.small"),), n % 4) for n in range(BATCH)]
     with Trial(tmp_path, kafka.bootstrap, 4) as trial:
         worker = trial.start()
-        warm, all_of_it = _Peak(worker), _Peak(worker)
+        warm, then = _Peak(worker), _Peak(worker)
         for published in range(BATCH, TASKS + 1, BATCH):
             produce(kafka.bootstrap, trial.topic, records)
-            peak = warm if published <= WARM else all_of_it
-            trial.wait(lambda peak=peak, least=published - BATCH: peak.look() and trial.commits.last.held > least, "work")
-        trial.wait(lambda: all_of_it.look() and not trial.lag(), "a lag of 0")
-        text = f"{warm.most >> 20} MiB at {WARM} tasks, {all_of_it.most >> 20} MiB at most until {TASKS}"
+            peak = warm if published <= WARM else then
+            peak.watch(trial, published - BATCH)
+        trial.wait(lambda: then.look() and not trial.lag(), "a lag of 0")
+        text = f"{warm.most >> 20} MiB at {WARM} tasks, {then.most >> 20} MiB at most until {TASKS}"
         print(f"resident: {text}")
-        assert all_of_it.most <= warm.most + FLAT, text
+        assert then.most <= warm.most + FLAT, text
         assert f'kworker_tasks_succeeded_total{{task="ledger.small"}} {float(TASKS)}' in worker.metrics()
 
 
@@ -50,6 +50,10 @@ class _Peak:
     def look(self) -> bool:
         self.most = max(self.most, self._worker.resident())
         return True
+
+    def watch(self, trial: Trial, least: int) -> None:
+        """Look until more tasks than `least` are committed."""
+        trial.wait(lambda: self.look() and trial.commits.last.held > least, f"{least} tasks committed")
 
 
 def test_a_worker_runs_its_first_task_soon_after_its_launch(kafka: Kafka, tmp_path: Path) -> None:

@@ -58,6 +58,23 @@ def test_20000_tasks_survive_five_kills_a_new_worker_and_a_sigterm(kafka: Kafka,
         assert all(trial.commits.last.committed[partition] for partition in range(PARTITIONS))
 
 
+def test_a_sigterm_while_the_group_waits_for_a_killed_member_runs_nothing_twice(kafka: Kafka, tmp_path: Path) -> None:
+    """Commits are not answered then, and refused afterwards: the stop waits, and commits again."""
+    with Trial(tmp_path, kafka.bootstrap, PARTITIONS) as trial:
+        trial.publish(Work(f"{n}", partition=n % PARTITIONS, ms=5) for n in range(8000))
+        killed, leaving = (trial.start("--concurrency", "4") for _ in range(2))
+        trial.wait(lambda: len({run.pid for run in trial.ledger.runs}) == 2, "work in both workers")
+        trial.wait_over(len(trial.ledger.over) + 300)
+        cut = trial.kill(killed)
+        joining = trial.start("--concurrency", "4")
+        trial.wait(lambda: "admin port" in joining.logged(), "the start of the third")
+        trial.wait_over(len(trial.ledger.over) + 300)
+        leaving.terminate()
+        assert leaving.wait() == 0
+        trial.finish()
+        assert trial.ledger.repeats().keys() <= cut
+
+
 def test_workers_that_join_and_stop_by_sigterm_run_nothing_twice(kafka: Kafka, tmp_path: Path) -> None:
     """One of them stops while its retries wait, one while it has just joined."""
     work = mixed(seeded(), 6000)

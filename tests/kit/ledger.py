@@ -14,6 +14,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ class Ledger:
     def _take(self, event: str, number: int, *fields: Any) -> None:
         *given, pid, at = fields
         if event == "start":
-            run = self._open[pid, number] = Run(*given, pid, at)
+            id, attempt, key, seq = given
+            run = self._open[pid, number] = Run(id, attempt, key, seq, pid, at)
             self.runs.append(run)
             return
         run = self._open.pop((pid, number))
@@ -118,7 +120,7 @@ class Ledger:
             by_key[run.key].append(run)
         for runs in by_key.values():
             runs.sort(key=lambda run: run.start)
-            for before, after in zip(runs, runs[1:], strict=False):
+            for before, after in pairwise(runs):
                 end = killed.get(before.pid, after.start + 1) if before.end is None else before.end
                 if end > after.start:
                     found.append(f"at once: {before} {after}")
@@ -147,8 +149,8 @@ class Ledger:
                 bounds = [before, offset, *above.bounds]
                 shown = {o for low, high in zip(bounds[::2], bounds[1::2], strict=True) for o in range(low, high)}
                 for number in shown - held[partition]:
-                    id = ids[partition].get(number)  # None: no record, but a marker, an aborted record or a gap
-                    if id is not None and self.over.get(id, sample.after) >= sample.after:
-                        found.append(f"passed: partition {partition} offset {number} ({id}) before it was over")
+                    task = ids[partition].get(number)  # None: no record, but a marker, an aborted record or a gap
+                    if task is not None and self.over.get(task, sample.after) >= sample.after:
+                        found.append(f"passed: partition {partition} offset {number} ({task}) before it was over")
                 committed[partition], held[partition] = offset, {o for o in shown if o >= offset}
         return found

@@ -1,11 +1,6 @@
 """A trial: a topic of ledger tasks, workers that come and go, faults; and at its end everything that must hold.
 
-    with Trial(folder, bootstrap, partitions=8) as trial:
-        trial.publish(Work("a", ms=5) for ...)
-        worker = trial.start()
-        trial.kill(worker)
-        ...
-        trial.finish()
+Its tasks are those of ledger_plugin; its workers are of one group; the one topic's commits are watched all the time.
 """
 
 from __future__ import annotations
@@ -150,7 +145,7 @@ class Trial:
         self.wait(lambda: not self.lag(), "a lag of 0", timeout)
         self.ledger.read()
         exposed, again = [len(once) for once in self.exposed], self.ledger.repeats().total()
-        print(f"{len(self.ledger.places)} tasks, {len(self.ledger.runs)} runs, {again} of them again; exposed: {exposed}")
+        print(f"{len(self.ledger.places)} tasks, {len(self.ledger.runs)} runs, {again} repeats; exposed: {exposed}")
         lost, unexpected = self.ledger.lost(self.dead()), self.ledger.unexpected(self.exposed)
         assert not lost, f"L: {len(lost)} tasks are lost: {shown(lost)}"
         assert not unexpected, f"D: {len(unexpected)} tasks ran again without a cause: {self.story(unexpected)}"

@@ -1,4 +1,4 @@
-"""A real worker process, `python -m kworker`, to start, ask, signal and kill: it never outlives the thread that starts it.
+"""A real worker process to start, ask, signal and kill; it never outlives the thread that starts it.
 
 Its admin port is any free one, found in its log. Plugins come from folders that hold a package and its dist-info, put
 on the path of the process: nothing needs to be installed for a test.
@@ -140,9 +140,7 @@ class WorkerProcess:
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise AssertionError(
-                f"the worker did not end within {timeout:g} s:\n{self.logged()[-3000:]}"
-            ) from None
+            raise AssertionError(f"the worker did not end within {timeout:g} s:\n{self.logged()[-3000:]}") from None
 
     def close(self) -> None:
         """Kill it if it lives."""

@@ -36,7 +36,7 @@ from property.engine_twin import Twin
 from property.engine_world import KINDS, PLACES, Stored, publications
 
 PROFILE = settings(
-    max_examples=int(os.environ.get("KWORKER_EXAMPLES", "500")),
+    max_examples=int(os.environ.get("KWORKER_EXAMPLES", "300")),
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),

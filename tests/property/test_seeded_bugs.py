@@ -290,6 +290,7 @@ def leaves_a_new_assignment_paused(monkeypatch: pytest.MonkeyPatch) -> None:
     wrap(monkeypatch, Engine, "_assigned", assigned)
 
 
+@pytest.mark.timeout(600)  # found after a few hundred lives; a bug that is not found costs all of them
 @pytest.mark.parametrize(("patch", "breaks", "order"), BUGS)
 def test_the_machine_finds(patch: Patch, breaks: str, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     patch(monkeypatch)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kworker.config import Config, TopicSettings, find
+from kworker.config import Config, SchemaRegistrySettings, TopicSettings, find
 from kworker.config.options import OPTIONS, Option
 from kworker.errors import ConfigError
 
@@ -55,6 +55,7 @@ VALUES: dict[str, tuple[str, str, object]] = {
     "order": ("key", '"key"', "key"),
     "plugin": ("http", '["http"]', ("http",)),
     "namespace": ("mine", '"mine"', "mine"),
+    "schema_registry": ("http://r:8081/", '"http://r:8081"', SchemaRegistrySettings(url="http://r:8081")),
     "admin_host": ("0.0.0.0", '"0.0.0.0"', "0.0.0.0"),
     "admin_port": ("9464", "9464", 9464),
     "drain_timeout": ("1m", '"1m"', 60.0),

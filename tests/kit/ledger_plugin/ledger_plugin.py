@@ -27,7 +27,9 @@ def _note(*line: object) -> None:
 
 
 @task("ledger.work", max_attempts=MOST_ATTEMPTS, wait=wait_fixed(0.1))
-def work(id: str, seq: int = 0, ms: float = 0, fail: int = 0, dead: bool = False, until: str = "", *, ctx: Context) -> None:
+def work(
+    id: str, seq: int = 0, ms: float = 0, fail: int = 0, dead: bool = False, until: str = "", *, ctx: Context
+) -> None:
     """Takes `ms`, or until there is a file `until`. fail: its first attempts that raise; dead: it refuses its task."""
     run = next(_runs)
     _note("start", run, id, ctx.attempt, (ctx.key or b"").decode(), seq)

@@ -26,6 +26,11 @@ TIMEOUT = 5.0
 """Seconds that a question to the broker may take."""
 
 _MOCK = "mockCluster"  # how librdkafka's mock cluster names itself
+_COORDINATOR_STARTS = (  # as on a broker that has just started
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)
 
 
 def examine(config: Config) -> Iterator[Finding]:
@@ -190,6 +195,8 @@ class _Examination:
         if isinstance(group, KafkaError):
             if group.code() == KafkaError.GROUP_ID_NOT_FOUND:
                 yield ok(f"group {name}: new")
+            elif group.code() in _COORDINATOR_STARTS:
+                yield warn(f"group {name}: its coordinator is not ready yet ({group.name()}): check again in a moment")
             else:
                 yield fail(f"group {name}: {group.str()}: allow it: {allow}")
             return

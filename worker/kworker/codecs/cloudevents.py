@@ -75,7 +75,7 @@ def from_json(value: bytes, limits: Limits) -> Content:
         if event.data_base64 is not None:
             if data != b"null":
                 _refuse("the envelope has both data and data_base64")
-            return Content(kind, base64.b64decode(event.data_base64, validate=True))
+            return Content(kind, base64.b64decode(event.data_base64.encode(), validate=True))
         if event.datacontentencoding is not None:
             _refuse("datacontentencoding is of CloudEvents 0.3: publish 1.0, with data_base64")
         if is_json(kind):

@@ -103,7 +103,8 @@ class _Child:
     """The serving half. `_interruptible`: SIGTERM may raise here and now."""
 
     def __init__(self, fds: Fds) -> None:
-        self._pid = os.getpid()
+        self._copied = False
+        os.register_at_fork(after_in_child=self._was_copied)
         self._thread = threading.get_ident()
         self._socket = socket.socket(fileno=fds.socket)
         self._read = self._socket.makefile("rb", buffering=1 << 16).read
@@ -148,7 +149,7 @@ class _Child:
             outcome = outcome_of(told)
         ended = time.monotonic()
         self._given = None
-        if os.getpid() != self._pid:
+        if self._copied:
             os._exit(0)  # the task forked and came back twice: this is the copy
         if isinstance(outcome, Failed) and outcome.error.type == "MemoryError":
             self._leaving = True  # what is left of the heap may not do for the next one
@@ -168,10 +169,14 @@ class _Child:
     def _take_token(self) -> int:
         """The number of the next task that may begin; 0: none."""
         try:
-            token = os.read(self._tokens, TOKEN.size)
+            token = os.read(self._tokens, TOKEN)
         except BlockingIOError:
             return 0
-        return int.from_bytes(token, "little")
+        return int.from_bytes(token, sys.byteorder)
+
+    def _was_copied(self) -> None:
+        self._copied = True
+        self._sending = threading.Lock()  # another thread, which the copy has not, may have held it
 
     def _began(self, context: Context) -> None:
         self._context = context
@@ -204,7 +209,7 @@ class _Child:
             assert isinstance(message, Reports)
             frame = pack_message(Reports([_sendable(ended) for ended in message.ended], message.last))
         with self._whole(), self._sending:
-            if os.getpid() == self._pid:
+            if not self._copied:
                 self._socket.sendall(frame)
 
     @contextlib.contextmanager
@@ -295,7 +300,9 @@ def _sendable(ended: Ended) -> Ended:
         outcome = msgspec.structs.replace(outcome, error=error)
     ended = msgspec.structs.replace(ended, outcome=outcome)
     if fault := _fault(ended):
-        ended.outcome = Failed(ErrorInfo("unsendable", f"what it published or raised cannot leave its process: {fault}"))
+        ended.outcome = Failed(
+            ErrorInfo("unsendable", f"what it published or raised cannot leave its process: {fault}")
+        )
     return ended
 
 

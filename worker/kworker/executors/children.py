@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
 
@@ -84,7 +85,7 @@ class Child:
         numbered = list(enumerate(entries, first))
         self.entries.extend(numbered)
         # Order: the tokens first, or the child would find none and take the tasks for taken back.
-        os.write(self._tokens_in, b"".join([TOKEN.pack(number) for number, _ in numbered]))
+        os.write(self._tokens_in, array("Q", range(first, self._next)))
         self.send(pack_given([Given(number, entry.attempt, entry.task) for number, entry in numbered]))
 
     def send(self, data: bytes = b"") -> None:
@@ -106,7 +107,7 @@ class Child:
     def take_back(self) -> list[Entry]:
         """What has not begun, which it will not begin any more; in order."""
         try:
-            count = len(os.read(self._tokens, _READ)) // TOKEN.size
+            count = len(os.read(self._tokens, _READ)) // TOKEN
         except BlockingIOError:
             return []
         taken = [self.entries.pop()[1] for _ in range(count)]
@@ -170,7 +171,9 @@ class Output:
     def __init__(self) -> None:
         self.tail = b""
         self._line = b""
-        self._bytes = self._lines = self._left_out = 0
+        self._bytes = 0
+        self._lines = 0
+        self._left_out = 0
 
     def feed(self, data: bytes) -> list[str]:
         """The lines that are complete now and not too many."""
@@ -181,12 +184,18 @@ class Output:
         *lines, self._line = (self._line + data[:room]).split(b"\n")
         return self._texts(lines)
 
+    @property
+    def used(self) -> bool:
+        """Whether something was printed since the last `end`."""
+        return self._bytes > 0
+
     def end(self) -> list[str]:
-        """A task has ended: the line that it did not, and how much was left out."""
+        """A task has ended: the line that it did not end, and how much was left out. The next one starts anew."""
         texts = self._texts([self._line] if self._line else [])
         if self._left_out:
             texts.append(f"({self._left_out} bytes more are left out)")
-        self.__init__()  # type: ignore[misc]  # all of it starts anew
+        self.tail = self._line = b""
+        self._bytes = self._lines = self._left_out = 0
         return texts
 
     def _texts(self, lines: list[bytes]) -> list[str]:

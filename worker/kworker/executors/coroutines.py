@@ -216,7 +216,9 @@ class CoroutineExecutor:
             "slot lost: its task did not end when it was cancelled at its deadline; it goes on in the background",
             extra={"task": task.name, "id": task.id, "slot": attempt.slot, "timeout": timeout, "stack": stack},
         )
-        self._mailbox.report((attempt.entry, attempt.run, overdue(timeout, "did not end when cancelled", stack), attempt.since, now))
+        self._mailbox.report(
+            (attempt.entry, attempt.run, overdue(timeout, "did not end when cancelled", stack), attempt.since, now)
+        )
         if loop is self._loops[-1] and loop.lag(now) > _LAG:
             self._replace(loop)
         self._wake()

@@ -26,8 +26,8 @@ LARGEST = 16 << 20
 RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What logging keeps in a record beside the extra fields."""
 
-TOKEN = struct.Struct("<Q")
-"""A token: the number of the task that it allows to begin."""
+TOKEN = 8
+"""Bytes of a token: the number of the task that it allows to begin, as this machine writes it."""
 
 _HEAD = struct.Struct("<I")
 

@@ -61,7 +61,7 @@ class Nursery:
         self.socket.setblocking(False)
 
     def signal(self, number: int, signal: int) -> None:
-        """Send a signal to a child and its process group; nothing when it has ended."""
+        """Send a signal to a child and its process group, minus the signal to the child alone; nothing if it ended."""
         with contextlib.suppress(OSError):  # as above
             self.socket.setblocking(True)
             self.socket.sendall(RECORD.pack(SIGNAL, number, signal))

@@ -30,7 +30,8 @@ RECORD = struct.Struct("<IIi")
 """verb, number of the child, and a value."""
 
 START, SIGNAL, STARTED, EXITED = 1, 2, 3, 4
-"""To the template: START (with the child's Fds), SIGNAL (value: the signal). From it: STARTED (value: the pid),
+"""To the template: START (with the child's Fds), SIGNAL (value: the signal; minus it is for
+the child alone, not for its process group). From it: STARTED (value: the pid),
 EXITED (value: the exit code, or minus the signal)."""
 
 SIZE = struct.Struct("<Q")
@@ -102,8 +103,10 @@ class _Template:
         verb, number, value = RECORD.unpack(data)
         if verb == START:
             self._fork(number, Fds(*fds))
-        elif number in self._children:
+        elif number in self._children and value > 0:
             _kill_group(self._children[number], value)
+        elif number in self._children:
+            os.kill(self._children[number], -value)
         return True
 
     def _fork(self, number: int, fds: Fds) -> None:
