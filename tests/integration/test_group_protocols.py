@@ -16,7 +16,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 
 from kit import Kafka, wait_for
 from kit.stage import DEADLINE, Stage, metric, owned
-from kworker.core.metadata import decode
 
 CLASSIC: dict[str, str] = {}
 CONSUMER = {"group.protocol": "consumer"}
@@ -28,15 +27,6 @@ both = pytest.mark.parametrize("protocol", [CLASSIC, CONSUMER], ids=["classic", 
 def stage(tmp_path: Path, kafka: Kafka) -> Iterator[Stage]:
     with Stage(tmp_path, kafka.bootstrap) as stage:
         yield stage
-
-
-def finished_above(stage: Stage, topic: str, partition: int = 0) -> int:
-    """How many offsets above the committed one the metadata says are finished."""
-    offset, metadata = stage.committed(topic).get(partition, (0, ""))
-    intervals = decode(metadata, offset)
-    assert intervals is not None, metadata
-    bounds = intervals.bounds
-    return sum(bounds[1::2]) - sum(bounds[::2])
 
 
 # -- the hand-over ------------------------------------------------------------------------------------------------
@@ -108,7 +98,7 @@ def test_a_static_member_comes_back_to_what_it_had_finished(stage: Stage, how: s
     stage.publish(topic, "hold", [0])
     stage.publish(topic, "note", range(1, 101))
     stage.wait_noted("ran", range(1, 101), worker)
-    stage.wait(lambda: finished_above(stage, topic) == 100, "the finished offsets in the metadata", worker)
+    stage.wait(lambda: stage.finished(topic) == [1, 101], "the finished offsets in the metadata", worker)
     worker.signal(signal.SIGKILL if how == "-9" else signal.SIGTERM)
     assert worker.wait() == (-signal.SIGKILL if how == "-9" else 4)
     again = stage.start(*arguments, topics=[topic], kafka=static)

@@ -38,7 +38,7 @@ def finish_behind_a_stuck_head(stage: Stage, topic: str, *, restored: bool, kafk
     stage.wait_noted("ran", range(1, 11), worker)
     if restored:
         done = [1, 11]
-        stage.wait(lambda: _bounds(stage, topic) == done, "the finished offsets in the metadata", worker)
+        stage.wait(lambda: stage.finished(topic) == done, "the finished offsets in the metadata", worker)
     else:
         stage.wait(lambda: stage.committed(topic).get(0) == (0, ""), "a commit without metadata", worker)
     worker.kill9()
@@ -49,13 +49,6 @@ def finish_behind_a_stuck_head(stage: Stage, topic: str, *, restored: bool, kafk
     stage.wait_all_committed(topic, again)
     assert stage.numbers("ran") == dict.fromkeys([0, 11], 1) | dict.fromkeys(range(1, 11), 1 if restored else 2)
     return worker.logged()
-
-
-def _bounds(stage: Stage, topic: str) -> list[int]:
-    offset, metadata = stage.committed(topic).get(0, (0, ""))
-    intervals = decode(metadata, offset)
-    assert intervals is not None, metadata
-    return intervals.bounds
 
 
 def test_kafka_keeps_all_of_it(kafka: Kafka, tmp_path: Path) -> None:

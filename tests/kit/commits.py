@@ -69,6 +69,13 @@ class CommitWatch:
         """The last one taken."""
         return self.samples[-1]
 
+    @property
+    def unchanged(self) -> float:
+        """For how many seconds every sample has been the same."""
+        last = self.samples[-1]
+        since = next((sample for sample in reversed(self.samples) if sample.committed != last.committed), last)
+        return (last.after - since.after) / 1e9
+
     def now(self, timeout: float = TIMEOUT) -> Sample:
         """Take one more. Raises KafkaException when the broker does not answer."""
         if self._fault is not None:

@@ -15,6 +15,7 @@ from typing import NamedTuple, Self
 from kit.records import NewRecord, committed, create_topic, end_offsets, produce
 from kit.waiting import wait_for
 from kit.worker_process import WorkerProcess
+from kworker.core.metadata import decode
 
 PLUGIN = Path(__file__).parent / "probe"
 
@@ -120,6 +121,13 @@ class Stage:
     def committed(self, topic: str) -> dict[int, tuple[int, str]]:
         """What the group has committed, as the broker tells it."""
         return committed(self.bootstrap, self.group, topic)
+
+    def finished(self, topic: str, partition: int = 0) -> list[int]:
+        """The offsets above the committed one that its metadata says are finished: start, end, start, end ..."""
+        offset, metadata = self.committed(topic).get(partition, (0, ""))
+        intervals = decode(metadata, offset)
+        assert intervals is not None, metadata
+        return intervals.bounds
 
     def wait_all_committed(self, topic: str, *workers: WorkerProcess) -> None:
         """Wait until the group's offsets are at the end of every partition, with nothing left above them."""

@@ -220,7 +220,7 @@ class EngineMachine(RuleBasedStateMachine):
         twin = self.twin
         if what == "lose" and self.owning():
             twin.lose(names)
-        elif what == "assign again" and self.owning():  # without a revoke: never seen, and it costs nothing to hold
+        elif what == "assign again" and self.owning():  # without a revoke, as when the log was cut
             twin.assign([self.owned(names[0])])
         elif what == "quiet" and not twin.drained:
             twin.quiet = True

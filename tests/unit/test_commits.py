@@ -55,7 +55,9 @@ def test_it_waits_for_its_interval_and_for_the_last_answer() -> None:
     worked(some, range(9, 10), 1)
     assert commits.on_tick([some], 11.9) == []
     assert commits.on_tick([some], 900.0) == [], "the answer to the first might be taken for the second's"
+    assert commits.unanswered_since == 10.0
     answer(commits, some)
+    assert commits.unanswered_since is None
     assert [item.offset for item in commits.on_tick([some], 902.0)] == [2]
 
 

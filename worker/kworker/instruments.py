@@ -37,6 +37,7 @@ _SHOWN = 300
 _LOOP_LIMIT = 30.0
 _INTAKE_LIMIT = 100.0  # resolving start positions may take a minute when the broker is slow to answer
 _COMMIT_FAILURES = 30
+_COMMIT_ANSWER = 600.0  # long: a restart does not bring a broker back that is gone, and the client goes on by itself
 
 
 class Instruments:
@@ -120,6 +121,9 @@ class Instruments:
         failures = self._engine.commits.failures
         if failures >= _COMMIT_FAILURES * max(1, len(self._engine.partitions)):
             reasons.append(f"commits: {failures} failed in a row")
+        since = self._engine.commits.unanswered_since
+        if since is not None and time.monotonic() - since > _COMMIT_ANSWER:
+            reasons.append(f"commits: no answer for {_COMMIT_ANSWER:.0f} s")
         return reasons
 
     def ready(self) -> list[str]:

@@ -27,6 +27,7 @@ from aiosmtpd.smtp import Envelope as Received
 from kworker import Context, Reject, Retry
 from kworker.codecs.arguments import Signature
 from kworker.task import Task
+from kworker.testing import MemoryWorker
 from kworker_email import Attachment, Email, EmailSettings
 
 PUBLISHED = 1_764_000_000_250
@@ -486,6 +487,20 @@ def test_a_server_that_says_nothing_more_is_given_up_before_the_task_ends(replie
     assert (ctx.remaining() or 0) > 0
 
 
+def test_the_time_is_one_for_connecting_and_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = socket.create_connection
+
+    def slowly(*arguments: Any, **options: Any) -> socket.socket:
+        time.sleep(0.6)  # a network that takes its time
+        return connect(*arguments, **options)
+
+    monkeypatch.setattr(socket, "create_connection", slowly)
+    ctx = context(seconds=1)
+    with script(b"") as port, pytest.raises(Retry, match="timed out"):
+        plugin(port).send("ada@example.org", **HI, ctx=ctx)
+    assert (ctx.remaining() or 0) > 0
+
+
 def test_nothing_starts_when_no_time_is_left(mail: Email, server: Server) -> None:
     cancelled = context()
     cancelled.cancel()
@@ -493,3 +508,20 @@ def test_nothing_starts_when_no_time_is_left(mail: Email, server: Server) -> Non
         with pytest.raises(Retry, match="no time is left"):
             mail.send("ada@example.org", **HI, ctx=ctx)
     assert server.connections == 0
+
+
+def test_what_a_worker_makes_of_it(server: Server) -> None:
+    sender = Email()
+    table = {"host": "127.0.0.1", "port": server.port, "security": "none", "sender": "shop@example.org"}
+    worker = MemoryWorker(sender, settings={"Email": {**table, "allow": ["example.org"], "hello": "here"}})
+    server.refusals = [("RCPT ada@example.org", "451 4.7.1 Greylisted"), ("RCPT bob@example.org", "550 No such user")]
+    for name in ("ada@example.org", "bob@example.org", "eve@example.net"):
+        worker.publish("email.send", {"to": name, **HI})
+    worker.run()
+    assert (worker.succeeded, worker.waiting_retries) == (0, 1)
+    assert [letter.reason for letter in worker.dead_letters] == ["rejected", "rejected"]
+    assert worker.dead_letters[0].message == "bob@example.org was refused: 550 No such user"
+    worker.advance("5m")
+    assert (worker.succeeded, worker.committed) == (1, 3)
+    assert [received.rcpt_tos for received in server.mails] == [["ada@example.org"]]
+    sender.teardown()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -136,7 +137,7 @@ class Postgres:
             return found.fetchall() if found.description else []
 
     def stop(self) -> None:
-        self._process.kill() if self._process.poll() is not None else self._process.send_signal(2)  # fast shutdown
+        self._process.send_signal(signal.SIGINT)  # a fast shutdown: connections are broken off
         self._process.wait(60)
 
     def restart(self) -> None:

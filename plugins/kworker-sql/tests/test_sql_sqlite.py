@@ -18,6 +18,7 @@ import pytest
 from kworker import ConfigError, Context, Reject, Retry
 from kworker.codecs.arguments import Signature
 from kworker.task import Task
+from kworker.testing import MemoryWorker
 from kworker_sql import Sql, SqlSettings, StatementFailedError
 
 TABLE = "CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, note CHECK (note <> 'bad'))"
@@ -26,8 +27,8 @@ STATEMENTS: dict[str, dict[str, Any]] = {
     "add": {"sql": ADD},
     "add-once": {"sql": ADD, "idempotent": True},
     "add-more": {"sql": "INSERT INTO people (name) VALUES (:name || '!')", "idempotent": True},
-    "returning": {"sql": "INSERT INTO people (name) VALUES (:a), (:b) RETURNING id, name", "max_rows": 1},
-    "all": {"sql": "SELECT * FROM people ORDER BY id", "kind": "query", "max_rows": 2},
+    "returning": {"sql": "INSERT INTO people (name) VALUES (:a), (:b), (:c) RETURNING id, name", "max_rows": 1},
+    "all": {"sql": "SELECT * FROM people ORDER BY id", "kind": "query", "max_rows": 3},
     "sneaky": {"sql": "DELETE FROM people RETURNING id", "kind": "query"},
     "id": {"sql": "UPDATE people SET note = :kworker_id"},
     "endless": {
@@ -128,12 +129,13 @@ def test_a_list_is_all_or_nothing(sql: Sql, file: Path) -> None:
 
 
 def test_rows_are_returned_up_to_their_limit(sql: Sql, file: Path) -> None:
-    outcome = sql.execute("returning", {"a": "Ada", "b": "Bob"}, ctx=context())
+    # One row is returned, one more is read, and the third is not: the statement is committed all the same.
+    outcome = sql.execute("returning", {"a": "Ada", "b": "Bob", "c": "Cid"}, ctx=context())
     assert (outcome["rows"], outcome["truncated"]) == ([{"id": 1, "name": "Ada"}], True)
-    assert [name for _, name, _ in rows(file)] == ["Ada", "Bob"]
+    assert [name for _, name, _ in rows(file)] == ["Ada", "Bob", "Cid"]
     outcome = sql.execute("all", ctx=context())
-    assert (outcome["changed"], len(outcome["rows"]), outcome["truncated"]) == (0, 2, False)
-    sql.execute("returning", {"a": "Cid", "b": "Dan"}, ctx=context())
+    assert (outcome["changed"], len(outcome["rows"]), outcome["truncated"]) == (0, 3, False)
+    sql.execute("add", {"id": 9, "name": "Dan", "note": None}, ctx=context())
     assert sql.execute("all", ctx=context())["truncated"] is True
 
 
@@ -189,6 +191,21 @@ def test_kworker_done_is_made_only_when_it_is_needed(file: Path) -> None:
     for _ in range(2):
         plugin_on(file).teardown()
         assert rows(file, named) == [("kworker_done",)]
+
+
+def test_a_kworker_done_that_another_worker_made_first_serves(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kworker_sql import database
+
+    create = database.DONE.create
+
+    def create_second(engine: Any, **_: Any) -> None:
+        create(engine)
+        create(engine, checkfirst=False)  # as if it had been missing when it was looked for
+
+    monkeypatch.setattr(database.DONE, "create", create_second)
+    plugin = plugin_on(file)
+    assert plugin.execute("add-once", ADA, ctx=context())["skipped"] is False
+    plugin.teardown()
 
 
 def test_a_kworker_done_that_cannot_be_made_is_told(file: Path) -> None:
@@ -254,8 +271,10 @@ def test_nothing_is_committed_after_the_time(sql: Sql, file: Path, monkeypatch: 
 def test_a_locked_database_is_tried_again(sql: Sql, file: Path) -> None:
     with contextlib.closing(sqlite3.connect(file)) as other:
         other.execute("BEGIN IMMEDIATE")
+        ctx = context(seconds=1)
         with pytest.raises(Retry, match="locked"):
-            sql.execute("add", ADA, ctx=context(seconds=0.5))
+            sql.execute("add", ADA, ctx=ctx)
+        assert (ctx.remaining() or 0) > 0
     sql.execute("add", ADA, ctx=context())
     assert len(rows(file)) == 1
 
@@ -282,4 +301,23 @@ def test_more_tasks_than_connections_wait_for_one(file: Path) -> None:
         release.set()
         holding.result()
     assert plugin.execute("all", ctx=context())["rows"] == []
+    plugin.teardown()
+
+
+def test_what_a_worker_makes_of_it(file: Path) -> None:
+    plugin = Sql()
+    worker = MemoryWorker(plugin, settings={"Sql": {"url": f"sqlite:///{file}", "statements": STATEMENTS}})
+    for _ in range(2):
+        worker.publish("sql.execute", {"statement": "add-once", "parameters": ADA}, id="order-1")
+    worker.publish("sql.execute", {"statement": "add", "parameters": ADA}, id="order-2")
+    worker.publish("sql.execute", {"statement": "DROP TABLE people"})
+    worker.publish("sql.execute", {"statement": "missing"})
+    worker.run()
+    assert (worker.succeeded, worker.waiting_retries) == (2, 1)
+    assert [letter.reason for letter in worker.dead_letters] == ["rejected", "rejected"]
+    assert "UNIQUE constraint failed: people.id" in worker.dead_letters[0].message
+    worker.advance("1h")
+    assert worker.dead_letters[2].reason == "exhausted"
+    assert worker.committed == 5
+    assert rows(file) == [(1, "Ada", None)]
     plugin.teardown()

@@ -18,10 +18,10 @@ class Commits:
     """Owns the state of the one asynchronous commit that may be on its way.
 
     alphabet: how metadata is written; None where the broker does not keep it (plain at-least-once).
-    failures: answers in a row that held an error. truncated: commits whose metadata left finished offsets out.
+    failures: partitions in a row whose commit was refused. truncated: commits whose metadata left finished offsets out.
     """
 
-    __slots__ = ("_asked", "_next", "alphabet", "failures", "interval", "results", "truncated")
+    __slots__ = ("_asked", "_asked_at", "_next", "alphabet", "failures", "interval", "results", "truncated")
 
     def __init__(self, interval: float, alphabet: Alphabet | None) -> None:
         self.interval = interval
@@ -31,6 +31,12 @@ class Commits:
         self.truncated = 0
         self._next = 0.0
         self._asked: dict[tuple[TopicPartition, int], tuple[int, int]] = {}
+        self._asked_at = 0.0
+
+    @property
+    def unanswered_since(self) -> float | None:
+        """When the commit that is not answered yet was asked for (engine time): no other follows, so watch it."""
+        return self._asked_at if self._asked else None
 
     @property
     def due(self) -> float:
@@ -42,7 +48,7 @@ class Commits:
         if now < self._next:
             return []
         self._next = now + self.interval
-        if self._asked:  # the client answers each commit; while it does not, liveness watches
+        if self._asked:  # an answer that comes after the next commit was asked for would be taken for that one's
             return []
         changed = [partition for partition in partitions if partition.changed]
         for partition in changed:
@@ -52,6 +58,7 @@ class Commits:
             (partition.topic_partition, partition.epoch): (partition.changes, item.offset)
             for partition, item in zip(changed, items, strict=True)
         }
+        self._asked_at = now
         return items
 
     def items(self, partitions: Iterable[Partition]) -> list[CommitItem]:

@@ -14,8 +14,7 @@ class Entry(Struct, eq=False, weakref=False):
 
     run: odd while it is handed to an executor; every start and every accepted end adds one, so a report that
     carries another number is stale. attempt: the number of this or the next run, from 1. seen: when it was first
-    delivered (seconds since the epoch). pending: forwards that are not acknowledged yet. due: when a retry may
-    start (engine time).
+    delivered (seconds since the epoch). pending: forwards that are not acknowledged yet.
     """
 
     task: Task
@@ -26,4 +25,3 @@ class Entry(Struct, eq=False, weakref=False):
     run: int = 0
     attempt: int = 1
     pending: int = 0
-    due: float = 0.0

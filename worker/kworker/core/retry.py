@@ -66,7 +66,7 @@ class RetryPolicy(Struct, frozen=True):
                 return Again(outcome.after, error)
             if self.wait is not None:
                 return Again(min(MAXIMUM, max(0.0, float(self.wait(state)))), error)
-        except Exception as broken:  # a plugin's own strategy; its fault must not end the worker
+        except BaseException as broken:  # a plugin's own strategy; its fault must not end the worker
             why = f"{error.message} (and the task's retry strategy failed: {type(broken).__name__})"
             error = ErrorInfo(error.type, why, error.stack)
         return Again(DEFAULT_WAIT(state) * (1 - jitter / 4), error)

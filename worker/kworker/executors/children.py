@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
 
 from kworker.core.entry import Entry
 from kworker.executors.child import Fds
@@ -30,16 +32,18 @@ class Child:
     """See the module. Owned by one thread; others only read `slot`, `pid`, `entries`, `progress` and `served`.
 
     number: its own, never used again. entries: what it was given and has not reported, in order. progress: when it
-    began, or last reported something (monotonic seconds). told: why it was told to end, and when. finished: it begins
-    nothing more. closed: when its socket was found closed. leaving: when the socket was closed here, so that it goes.
+    began, or last reported something (monotonic seconds). ready: its plugins are set up; broken: or why they are not.
+    told: why it was told to end, and when. finished: it begins nothing more. closed: when its socket was found closed.
+    nonsense: what it said that is no message. leaving: when the socket was closed here, so that it goes.
     """
 
-    def __init__(self, number: int, slot: str, now: float) -> None:
+    def __init__(self, number: int, selector: BaseSelector, now: float) -> None:
         self.number = number
-        self.slot = slot
+        self.slot = f"process-{number}"
         self.pid = 0
         self.born = self.progress = now
         self.ready = False
+        self.broken = ""
         self.served = 0
         self.entries: deque[tuple[int, Entry]] = deque()
         self.told = ""
@@ -47,18 +51,24 @@ class Child:
         self.killed = False
         self.finished = False
         self.closed: float | None = None
+        self.nonsense = ""
         self.leaving: float | None = None
-        self.weighed = now
         self.output = Output()
         self._next = 1
         self._messages = Messages()
         self._outbox = bytearray()
-        self.socket, self._theirs = socket.socketpair()
+        self._selector = selector
+        self._socket, self._theirs = socket.socketpair()
         self._tokens, self._tokens_in = os.pipe()
-        self.printed, self._printing = os.pipe()
-        self.socket.setblocking(False)
+        self._printed, self._printing = os.pipe()
+        self._socket.setblocking(False)
         os.set_blocking(self._tokens, False)
-        os.set_blocking(self.printed, False)
+        os.set_blocking(self._printed, False)
+
+    def attach(self, said: Callable[[], None], printed: Callable[[], None]) -> None:
+        """Have these called, by whoever serves the selector, when there is something to receive, or to read."""
+        self._selector.register(self._socket, EVENT_READ, said)
+        self._selector.register(self._printed, EVENT_READ, printed)
 
     @property
     def fds(self) -> Fds:
@@ -73,7 +83,12 @@ class Child:
     @property
     def takes_more(self) -> bool:
         """Whether it may be given tasks."""
-        return self.ready and not self.told and not self.finished and self.closed is None and self.leaving is None
+        return self.ready and self.stays and not self.told and self.closed is None
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is one of those that serve: it is not about to go by its own or the worker's wish."""
+        return self.leaving is None and not self.finished
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 
@@ -89,20 +104,21 @@ class Child:
         self.send(pack_given([Given(number, entry.attempt, entry.task) for number, entry in numbered]))
 
     def send(self, data: bytes = b"") -> None:
-        """Send this and what could not be sent before; `unsent` tells whether something is left."""
+        """Send this and what could not be sent before, as far as it goes now."""
         self._outbox += data
+        if not self._outbox or self.closed is not None:
+            return
         try:
             while self._outbox:
-                del self._outbox[: self.socket.send(self._outbox)]
+                del self._outbox[: self._socket.send(self._outbox)]
         except BlockingIOError:
-            return
+            pass
         except OSError:
             self._outbox.clear()  # it is gone, as reading tells
-
-    @property
-    def unsent(self) -> bool:
-        """Whether `send` is to be called when the socket can be written."""
-        return bool(self._outbox)
+        key = self._selector.get_key(self._socket)
+        wanted = EVENT_READ | EVENT_WRITE if self._outbox else EVENT_READ
+        if key.events != wanted:
+            self._selector.modify(self._socket, wanted, key.data)
 
     def take_back(self) -> list[Entry]:
         """What has not begun, which it will not begin any more; in order."""
@@ -121,27 +137,36 @@ class Child:
         self.served += 1
         return self.entries.popleft()[1]
 
-    def receive(self) -> Iterable[Message]:
-        """What it says, until there is nothing now or for ever (`closed`). Raises ValueError for nonsense."""
-        while True:
+    def receive(self) -> Iterator[Message]:
+        """What it says, until there is nothing now, or for ever: then it is `closed`."""
+        while self.closed is None:
             try:
-                data = self.socket.recv(_READ)
+                data = self._socket.recv(_READ)
+                if not data:
+                    break
+                yield from self._messages.feed(data)
             except BlockingIOError:
                 return
+            except ValueError as error:
+                self.nonsense = str(error)
+                break
             except OSError:
-                data = b""
-            if not data:
-                raise EOFError
-            yield from self._messages.feed(data)
+                break
+        if self.closed is None:
+            self.closed = time.monotonic()
+            self._selector.unregister(self._socket)
 
     # -- the process --------------------------------------------------------------------------------------------------
 
-    def read_output(self) -> bytes | None:
-        """What it has printed; None when nobody can print any more."""
+    def read_output(self) -> bytes:
+        """What it has printed; empty when there is nothing now, or for ever."""
         try:
-            return os.read(self.printed, _READ) or None
+            data = os.read(self._printed, _READ)
         except BlockingIOError:
             return b""
+        if not data and self._printed in self._selector.get_map():
+            self._selector.unregister(self._printed)
+        return data
 
     def resident(self) -> int:
         """Bytes of its resident memory; 0 where the system does not tell."""
@@ -155,13 +180,15 @@ class Child:
         """Have it end when it has read all it was given: no more comes."""
         self.leaving = now
         with contextlib.suppress(OSError):  # it is gone already
-            self.socket.shutdown(socket.SHUT_WR)
+            self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Forget it."""
-        for one in (self.socket, self._theirs):
-            one.close()
-        for fd in (self._tokens, self._tokens_in, self.printed):
+        for file in (self._socket, self._printed):
+            if file in self._selector.get_map():
+                self._selector.unregister(file)
+        self._socket.close()
+        for fd in (self._tokens, self._tokens_in, self._printed):
             os.close(fd)
 
 

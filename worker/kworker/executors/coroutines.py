@@ -86,7 +86,8 @@ class CoroutineExecutor:
 
     def withdraw(self) -> list[Entry]:
         """Give back what has not begun of partitions that are leaving; the rest keeps its order."""
-        kept, withdrawn = [], []
+        kept: list[Entry] = []
+        withdrawn: list[Entry] = []
         for _ in range(len(self._queue)):
             try:
                 entry = self._queue.popleft()

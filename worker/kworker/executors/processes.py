@@ -1,9 +1,9 @@
 """The process executor: each slot is a child process that runs one task at a time.
 
 Promises: whatever a task does to its process costs that task only; at its deadline its child gets SIGTERM, which ends
-the task from within, and 0.3 s later, with all its process group, SIGKILL; it is replaced alone. Small tasks, as told by
-how long those of their name took so far, are given several at once; what a child has not begun when it dies or stalls
-goes to another one and has not counted. No child outlives the worker, however it ends: see template.py.
+the task from within, and 0.3 s later, with all its process group, SIGKILL; it is replaced alone. Small tasks, as told
+by how long those of their name took so far, are given several at once; what a child has not begun when it dies or
+stalls goes to another one and has not counted. No child outlives the worker, however it ends: see template.py.
 
 One thread owns the children and all that is said to and by them; the other threads leave it entries and commands.
 """
@@ -14,29 +14,28 @@ import itertools
 import logging
 import math
 import os
-import selectors
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from selectors import EVENT_READ, DefaultSelector
 
 from msgspec import Struct
 
 from kworker.core.entry import Entry
 from kworker.core.partition import Partition
 from kworker.errors import PluginError
-from kworker.executors.base import Runnable, Running, overdue
-from kworker.executors.child import TOLD
+from kworker.executors.base import Runnable, Running
 from kworker.executors.children import Child
-from kworker.executors.messages import RESERVED, Beginning, Broken, Ended, Limits, Line, Loaded, Ready, Reports
+from kworker.executors.hearing import Hearing, how
+from kworker.executors.messages import Beginning, Limits, Loaded
 from kworker.executors.nursery import EXITED, Nursery
 from kworker.mailbox import Mailbox
-from kworker.task import SUCCESS, Crashed, ErrorInfo, Failed, Outcome, TimedOut
+from kworker.task import ErrorInfo, Failed
 
 log = logging.getLogger(__name__)
-_printed = logging.getLogger("kworker.output")
 
 _TICK = 0.05  # seconds between two looks at deadlines while something runs
 _KILL = 0.3  # seconds from SIGTERM to SIGKILL
@@ -46,8 +45,6 @@ _MOST_AT_ONCE = 64
 _START = 60.0  # seconds in which a child must have its plugins set up
 _LEAVE = 5.0  # seconds for their teardown
 _PAUSES = (0.5, 30.0)  # seconds before a child that could not start is tried again: at first, and at most
-_READS = 16
-_WEIGH = 0.25  # seconds between two looks at a child's memory
 
 
 class Recycling(Struct, frozen=True):
@@ -78,8 +75,7 @@ class ProcessExecutor:
         """Children that were started."""
         self.killed: dict[str, int] = {}
         """Children that were killed, by why: timeout, cancelled, start, stop, protocol."""
-        self._runnables = runnables
-        self._mailbox = mailbox
+        self._hearing = Hearing(runnables, mailbox)
         self._load = load
         self._limits = limits or Limits()
         self._recycling = recycling or Recycling()
@@ -88,14 +84,13 @@ class ProcessExecutor:
         self._children: dict[int, Child] = {}
         self._numbers = itertools.count(1)
         self._nursery: Nursery | None = None
-        self._costs: dict[str, float] = {}  # seconds that tasks of a name take, a moving average
         self._next_tick = 0.0
         self._pause = 0.0
         self._not_before = 0.0
         self._stopped = False
         self._kill_at = math.inf
         self._asleep = self._woken = False
-        self._selector = selectors.DefaultSelector()
+        self._selector = DefaultSelector()
         self._waker, self._alarm = os.pipe()
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -120,7 +115,8 @@ class ProcessExecutor:
 
     def withdraw(self) -> list[Entry]:
         """Give back what no child was given of partitions that are leaving; the rest keeps its order."""
-        kept, withdrawn = [], []
+        kept: list[Entry] = []
+        withdrawn: list[Entry] = []
         for _ in range(len(self._queue)):
             try:
                 entry = self._queue.popleft()
@@ -188,7 +184,7 @@ class ProcessExecutor:
     # -- the executor's thread ----------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        self._selector.register(self._waker, selectors.EVENT_READ, lambda: os.read(self._waker, 4096))
+        self._selector.register(self._waker, EVENT_READ, lambda: os.read(self._waker, 4096))
         try:
             while not (self._stopped and not self._children):
                 for key, _ in self._selector.select(self._patience()):
@@ -205,11 +201,14 @@ class ProcessExecutor:
             self._selector.close()
 
     def _patience(self) -> float | None:
+        """How long to wait for news: for ever when all are idle, and well."""
         self._asleep = True
         if self._woken:
             self._asleep = False
             return 0.0
-        quiet = all(child.takes_more and not child.entries for child in self._children.values())
+        quiet = all(
+            child.takes_more and not (child.entries or self._is_worn(child)) for child in self._children.values()
+        )
         return None if quiet and len(self._children) == self.slots and not self._stopped else _TICK
 
     def _step(self, now: float) -> None:
@@ -229,23 +228,36 @@ class ProcessExecutor:
     def _fill(self, now: float) -> None:
         if self._stopped or now < self._not_before:
             return
-        staying = sum(child.leaving is None and not child.finished for child in self._children.values())
-        for _ in range(self.slots - staying):
+        for _ in range(self.slots - sum(child.stays for child in self._children.values())):
             if self._nursery is None:
                 self._nursery = Nursery(Beginning(self._load, self._limits, logging.getLogger().getEffectiveLevel()))
-                self._selector.register(self._nursery.socket, selectors.EVENT_READ, self._hear)
-                self._selector.register(self._nursery.output, selectors.EVENT_READ, self._overhear)
+                self._selector.register(self._nursery.socket, EVENT_READ, self._hear)
+                self._selector.register(self._nursery.output, EVENT_READ, self._overhear)
             number = next(self._numbers)
-            child = self._children[number] = Child(number, f"process-{number}", now)
+            child = self._children[number] = Child(number, self._selector, now)
+            child.attach(partial(self._converse, child), partial(self._listen, child))
             self._nursery.bear(number, child.fds)
             child.was_born()
             self.started += 1
-            self._selector.register(child.socket, selectors.EVENT_READ, partial(self._converse, child))
-            self._selector.register(child.printed, selectors.EVENT_READ, partial(self._listen, child))
+
+    # Of a batch of news, the first may have buried the child, or the template, that a later one is of.
+
+    def _converse(self, child: Child) -> None:
+        if child.number in self._children:
+            self._hearing.converse(child)
+            if child.ready and not self._first.is_set():
+                self._first.set()
+
+    def _listen(self, child: Child) -> None:
+        if child.number in self._children:
+            self._hearing.listen(child)
+
+    def _overhear(self) -> None:
+        if self._nursery is not None and not self._hearing.overhear(self._nursery.output):
+            self._selector.unregister(self._nursery.output)
 
     def _hear(self) -> None:
-        assert self._nursery is not None
-        news = self._nursery.hear()
+        news = self._nursery.hear() if self._nursery is not None else []
         if news is None:
             self._orphaned()
             return
@@ -256,24 +268,13 @@ class ProcessExecutor:
             else:
                 child.pid = value
 
-    def _overhear(self) -> None:
-        assert self._nursery is not None
-        try:
-            text = os.read(self._nursery.output, 1 << 16).decode("utf-8", "backslashreplace")
-        except BlockingIOError:
-            return
-        if not text:
-            self._selector.unregister(self._nursery.output)
-        for line in text.splitlines():
-            _printed.warning("%s", line, extra={"slot": "template"})
-
     def _orphaned(self) -> None:
         """The template has died, and the kernel kills its children with it."""
         assert self._nursery is not None
         log.error("the process that children are forked from has died: another one is started")
-        self._selector.unregister(self._nursery.socket)
-        if self._nursery.output in self._selector.get_map():
-            self._selector.unregister(self._nursery.output)
+        for file in (self._nursery.socket, self._nursery.output):
+            if file in self._selector.get_map():
+                self._selector.unregister(file)
         self._nursery.close(1.0)
         self._nursery = None
         for child in list(self._children.values()):
@@ -281,140 +282,48 @@ class ProcessExecutor:
 
     def _bury(self, child: Child, code: int) -> None:
         """A child has ended: what it had begun is settled, what it had not goes to others."""
-        self._converse(child)
+        hearing = self._hearing
+        hearing.converse(child)
         rest = child.take_back()
-        self._settle(child)
+        hearing.settle(child)
         if child.entries:
-            number, entry = child.entries[0]
-            outcome = self._cut_short(child, entry, code)
-            child.reported(number)
-            self._mailbox.report((entry, entry.run, outcome, child.progress, time.monotonic()))
+            hearing.report(child, hearing.cut_short(child, code))
+        elif child.ready and child.stays and not child.told:
+            log.warning("an idle child process %s", how(code), extra={"slot": child.slot})
         self._queue.extendleft(reversed(rest))
         if not child.ready:
-            self._could_not_start(f"{_how(code)} before it was ready")
-        elif not child.entries and not child.leaving and not child.finished and not child.told:
-            log.warning("a child process ended: %s", _how(code), extra={"slot": child.slot})
-        for fd in (child.socket, child.printed):
-            if fd in self._selector.get_map():
-                self._selector.unregister(fd)
+            self._could_not_start(child.broken or f"it {how(code)} before it was ready")
         child.close()
         del self._children[child.number]
-
-    def _cut_short(self, child: Child, entry: Entry, code: int) -> Outcome:
-        if child.told == "timeout":
-            return overdue(self._timeout(entry), "was killed")
-        if child.told:
-            return Failed(ErrorInfo("cancelled", "it was killed: its partition went to another worker"))
-        tail = child.output.tail.decode("utf-8", "backslashreplace")
-        return Crashed(ErrorInfo("crash", f"its process {_how(code)}", tail))
 
     def _could_not_start(self, why: str) -> None:
         self._pause = min(max(_PAUSES[0], self._pause * 2), _PAUSES[1])
         self._not_before = time.monotonic() + self._pause
         if not self._first.is_set():
-            self._broken = self._broken or f"it {why}"
+            self._broken = why
             self._first.set()
         log.error("a child process could not start: %s; the next try is in %g s", why, self._pause)
-
-    # -- what they say ------------------------------------------------------------------------------------------------
-
-    def _converse(self, child: Child) -> None:
-        # Order: what it has printed first, so that it is logged with the task that printed it.
-        self._listen(child)
-        if child.unsent:
-            child.send()
-            self._write_when_possible(child)
-        try:
-            for message in child.receive() if child.closed is None else ():
-                if isinstance(message, Reports):
-                    self._take_reports(child, message)
-                elif isinstance(message, Line):
-                    _write(message, child)
-                elif isinstance(message, Ready):
-                    child.ready, self._pause = True, 0.0
-                    self._first.set()
-                else:
-                    self._take_fault(child, message)
-        except EOFError:
-            child.closed = time.monotonic()
-            self._selector.unregister(child.socket)
-        except ValueError as error:
-            child.closed = time.monotonic()
-            self._selector.unregister(child.socket)
-            log.error("a child process says what it should not: %s", error, extra={"slot": child.slot})
-            self._kill(child, "protocol")
-
-    def _take_reports(self, child: Child, message: Reports) -> None:
-        report, costs = self._mailbox.report, self._costs
-        for ended in message.ended:
-            entry = child.reported(ended.number)
-            if entry is None:
-                continue  # settled already
-            outcome = SUCCESS if ended.outcome is None else self._judge(child, entry, ended, ended.outcome)
-            report((entry, entry.run, outcome, ended.since, ended.ended))
-            name, took = entry.task.name, ended.ended - ended.since
-            cost = costs.get(name, took)
-            costs[name] = cost + (took - cost) / 8
-            child.progress = ended.ended
-            if child.output.used:
-                for text in child.output.end():
-                    self._print(child, entry, text)
-        child.finished |= message.last
-
-    def _judge(self, child: Child, entry: Entry, ended: Ended, outcome: Outcome) -> Outcome:
-        """What came too late has timed out, as in a thread."""
-        timeout = self._timeout(entry)
-        if not isinstance(outcome, Failed):
-            return outcome
-        told = outcome.error.type == TOLD
-        if told and child.told != "timeout":
-            return Failed(ErrorInfo("cancelled", "its partition went to another worker", outcome.error.stack))
-        if told:
-            return overdue(timeout, "was ended", outcome.error.stack)
-        return TimedOut(outcome.error) if timeout and ended.ended - ended.since > timeout else outcome
-
-    def _take_fault(self, child: Child, message: Broken) -> None:
-        if not child.ready and not self._first.is_set():
-            self._broken = message.why
-        log.error("in a child process: %s", message.why, extra={"slot": child.slot})
-
-    def _listen(self, child: Child) -> None:
-        for _ in range(_READS):
-            data = child.read_output()
-            if data is None and child.printed in self._selector.get_map():
-                self._selector.unregister(child.printed)
-            if not data:
-                return
-            entry = child.entries[0][1] if child.entries else None
-            if entry is not None:
-                self._costs[entry.task.name] = math.inf  # who prints runs alone, or it would not be known who did
-            for text in child.output.feed(data):
-                self._print(child, entry, text)
-
-    def _print(self, child: Child, entry: Entry | None, text: str) -> None:
-        fields = {"task": entry.task.name, "id": entry.task.id} if entry is not None else {}
-        _printed.info("%s", text, extra={**fields, "slot": child.slot})
 
     # -- what they are given ------------------------------------------------------------------------------------------
 
     def _hand_out(self, now: float) -> None:
-        queue, most = self._queue, self._recycling.tasks
-        takers = [
-            child
-            for child in self._children.values()
-            if child.takes_more and len(child.entries) <= _MOST_AT_ONCE and not (most and child.served >= most)
-        ]
+        takers = []
+        for child in self._children.values():
+            if child.takes_more and len(child.entries) <= _MOST_AT_ONCE:
+                if not self._is_worn(child):
+                    takers.append(child)
+                elif not child.entries:
+                    child.let_go(now)
         takers.sort(key=lambda child: len(child.entries))
         for index, child in enumerate(takers):
-            share = math.ceil(len(queue) / (len(takers) - index))
-            entries = self._portion(child, min(share, _MOST_AT_ONCE))
-            if entries:
+            share = math.ceil(len(self._queue) / (len(takers) - index))
+            left = (self._recycling.tasks or math.inf) - child.served - len(child.entries)
+            if entries := self._portion(child, int(min(share, _MOST_AT_ONCE, left))):
                 child.give(entries, now)
-                self._write_when_possible(child)
 
     def _portion(self, child: Child, most: int) -> list[Entry]:
         """What this child may be given now: one task, or several small ones."""
-        queue, costs = self._queue, self._costs
+        queue, costs = self._queue, self._hearing.costs
         held, load = len(child.entries), 0.0
         if held:
             load = held * costs.get(child.entries[0][1].task.name, math.inf)
@@ -431,56 +340,48 @@ class ProcessExecutor:
             pass
         return entries
 
-    def _write_when_possible(self, child: Child) -> None:
-        if child.closed is None:
-            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.unsent else 0)
-            if self._selector.get_key(child.socket).events != wanted:
-                self._selector.modify(child.socket, wanted, partial(self._converse, child))
-
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def _look_at(self, child: Child, now: float) -> None:
         if now >= self._kill_at:
             self._kill(child, "stop")
+        elif child.nonsense:
+            log.error("a child process says what it should not: %s", child.nonsense, extra={"slot": child.slot})
+            self._kill(child, "protocol")
         elif child.told:
             if now - child.told_at >= _KILL:
                 self._kill(child, child.told)
-        elif child.leaving is not None or child.closed is not None or child.finished:
-            if now - max(child.leaving or child.closed or child.progress, child.progress) > _LEAVE:
+        elif child.closed is not None or not child.stays:
+            if now - max(child.leaving or 0.0, child.closed or 0.0, child.progress) > _LEAVE:
                 self._kill(child, "stop")
         elif not child.ready:
             if now - child.born > _START:
-                log.error("a child process was not ready within %g s: see the plugins' setup()", _START)
                 self._kill(child, "start")
         elif child.entries:
             self._look_at_task(child, now)
-        elif self._stopped or self._is_worn(child, now):
+        elif self._stopped or self._is_worn(child) or self._is_large(child):
             child.let_go(now)
+        self._pause *= not child.ready
 
     def _look_at_task(self, child: Child, now: float) -> None:
         if len(child.entries) > 1 and now - child.progress > _STALL:
-            name = child.entries[0][1].task.name
-            self._costs[name] = max(now - child.progress, self._costs.get(name, 0.0))
-            self._queue.extendleft(reversed(child.take_back()))
-            self._settle(child)
-        timeout = self._timeout(child.entries[0][1]) if child.entries else 0.0
+            name, costs = child.entries[0][1].task.name, self._hearing.costs
+            costs[name] = max(now - child.progress, costs.get(name, 0.0))
+            self._take_back(child)
+        timeout = self._hearing.timeout(child.entries[0][1]) if child.entries else 0.0
         if timeout and now - child.progress > timeout:
+            self._take_back(child)
             self._tell(child, "timeout", now)
 
-    def _settle(self, child: Child) -> None:
-        """After `take_back`: of what has begun, all but the last have ended, and were plain successes if not reported."""
-        self._converse(child)
-        now = time.monotonic()
-        while len(child.entries) > 1:
-            number, entry = child.entries[0]
-            child.reported(number)
-            self._mailbox.report((entry, entry.run, SUCCESS, child.progress, now))
+    def _take_back(self, child: Child, but: Collection[Partition] = ()) -> list[Entry]:
+        """Put back into the queue what has not begun; returns what is of these partitions instead."""
+        rest = child.take_back()
+        self._hearing.settle(child)
+        self._queue.extendleft(entry for entry in reversed(rest) if entry.partition not in but)
+        return [entry for entry in rest if entry.partition in but]
 
     def _tell(self, child: Child, why: str, now: float) -> None:
-        """End the task that runs in this child, and the child with it."""
-        rest = child.take_back()
-        self._settle(child)
-        self._queue.extendleft(reversed(rest))
+        """End the task that runs in this child, if it still does, and the child with it; after `_take_back`."""
         if child.entries and not child.told:
             child.told, child.told_at = why, now
             self._signal(child, signal.SIGTERM)
@@ -488,15 +389,11 @@ class ProcessExecutor:
 
     def _cancel(self, partitions: list[Partition]) -> None:
         now = time.monotonic()
-        for child in list(self._children.values()):
-            if child.takes_more and any(entry.partition in partitions for _, entry in child.entries):
-                rest = child.take_back()
-                self._settle(child)
-                gone = [entry for entry in rest if entry.partition in partitions]
-                self._queue.extendleft(entry for entry in reversed(rest) if entry not in gone)
-                for entry in gone:
+        for child in self._children.values():
+            if any(entry.partition in partitions for _, entry in child.entries):
+                for entry in self._take_back(child, partitions):
                     error = ErrorInfo("cancelled", "its partition went to another worker before it began")
-                    self._mailbox.report((entry, entry.run, Failed(error), now, now))
+                    self._hearing.report_unbegun(entry, Failed(error))
                 if child.entries and child.entries[0][1].partition in partitions:
                     self._tell(child, "cancelled", now)
 
@@ -516,24 +413,8 @@ class ProcessExecutor:
         if self._nursery is not None:
             self._nursery.signal(child.number, number)
 
-    def _is_worn(self, child: Child, now: float) -> bool:
-        tasks, memory = self._recycling.tasks, self._recycling.memory
-        return bool((tasks and child.served >= tasks) or (memory and child.resident() > memory))
+    def _is_worn(self, child: Child) -> bool:
+        return 0 < self._recycling.tasks <= child.served
 
-    def _timeout(self, entry: Entry) -> float:
-        return self._runnables[entry.task.name].spec.timeout
-
-
-def _write(line: Line, child: Child) -> None:
-    """Write a line of a child to the log of this process."""
-    fields = {name: value for name, value in line.fields.items() if name not in RESERVED}
-    logging.getLogger(line.logger).log(line.level, "%s", line.text, extra={**fields, "slot": child.slot})
-
-
-def _how(code: int) -> str:
-    """How a process ended."""
-    if code >= 0:
-        return f"exited with code {code}"
-    name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
-    hint = {"SIGKILL": " (out of memory?)", "SIGXCPU": " (its processor time was used up)"}.get(name, "")
-    return f"was killed by {name}{hint}"
+    def _is_large(self, child: Child) -> bool:
+        return 0 < self._recycling.memory < child.resident()

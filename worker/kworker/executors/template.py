@@ -81,11 +81,11 @@ class _Template:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         with contextlib.suppress(ConnectionError):
             while not self._ending:
-                readable, _, _ = select.select([self._connection, self._woken], [], [])
+                readable, _, _ = select.select([self._connection.fileno(), self._woken], [], [])
                 if self._woken in readable:
                     os.read(self._woken, 4096)
                     self._reap()
-                if self._connection in readable and not self._obey():
+                if self._connection.fileno() in readable and not self._obey():
                     break
         for pid in self._children.values():
             _kill_group(pid, signal.SIGKILL)

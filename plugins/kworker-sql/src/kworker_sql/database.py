@@ -244,7 +244,6 @@ def _read(result: CursorResult[Any], statement: Statement) -> dict[str, Any]:
     if not result.returns_rows:
         return _outcome(changed)
     rows = [dict(row) for row in result.mappings().fetchmany(statement.max_rows + 1)]
-    result.close()  # SQLite commits no statement that is still being read
     kept = msgspec.to_builtins(rows[: statement.max_rows], str_keys=True, enc_hook=str)
     return _outcome(changed, kept, truncated=len(rows) > statement.max_rows)
 
