@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import types
@@ -57,6 +58,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     worker = types.ModuleType("kworker.worker")
     worker.run_worker = run_worker  # type: ignore[attr-defined]  # a stand-in
     monkeypatch.setitem(sys.modules, "kworker.worker", worker)
+    monkeypatch.setattr(os, "_exit", sys.exit)  # the command leaves without waiting; pytest is to stay
     return configs
 
 

@@ -21,6 +21,7 @@ from kworker.core.entry import Entry
 from kworker.core.forward import Forward
 from kworker.core.partition import Partition
 from kworker.executors.base import Executor
+from kworker.executors.processes import ProcessExecutor
 from kworker.health import Liveness
 from kworker.kafka.consumer import Intake
 from kworker.logs import Repeated
@@ -181,6 +182,7 @@ class Instruments:
                 kind: {"slots": executor.slots, "busy": len(executor.running()), "lost": executor.lost}
                 for kind, executor in self._executors.items()
             },
+            "children": [child for executor in self._with_children() for child in executor.children()],
             "waiting_retries": self._engine.waiting_retries,
             "running": sorted(running, key=lambda item: -float(str(item["seconds"]))),
             "tasks": {name: _task_status(route) for name, route in self._engine.routes.items()},
@@ -224,7 +226,15 @@ class Instruments:
         )
         counted("kworker_tasks_abandoned_total", lambda: engine.departure.abandoned)
         counted("kworker_late_results_total", lambda: engine.late_results)
-        counted("kworker_threads_lost_total", lambda: executors["thread"].lost)
+        counted(
+            "kworker_threads_lost_total",
+            lambda: sum(executor.lost for kind, executor in executors.items() if kind == "thread"),
+        )
+        counted("kworker_children_started_total", lambda: sum(one.started for one in self._with_children()))
+        counted(
+            "kworker_children_killed_total",
+            lambda: {(why,): n for one in self._with_children() for why, n in one.killed.copy().items()},
+        )
         counted("kworker_rebalances_total", lambda: {(event,): n for event, n in intake.rebalances.items()})
         counted("kworker_commits_total", lambda: {(result,): n for result, n in engine.commits.results.items()})
         counted("kworker_metadata_truncated_total", lambda: engine.commits.truncated)
@@ -249,6 +259,9 @@ class Instruments:
         gauge("kworker_last_poll_timestamp_seconds", lambda: intake.last_poll + self._wall)
         versions = (__version__, platform.python_version(), confluent_kafka.libversion()[0])
         gauge("kworker_build_info", lambda: {versions: 1})
+
+    def _with_children(self) -> list[ProcessExecutor]:
+        return [executor for executor in self._executors.values() if isinstance(executor, ProcessExecutor)]
 
     def _each(self, read: Any) -> dict[tuple[str, ...], float]:
         values = {}

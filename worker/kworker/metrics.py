@@ -40,6 +40,7 @@ _CLOSED: dict[str, Sequence[str]] = {
     "executor": ("thread", "process", "coroutine"),
     "reason": tuple(Reason),
     "result": ("ok", "error"),
+    "why": ("cancelled", "protocol", "start", "stop", "timeout"),
 }
 _NAMED = ("task", "topic")
 
@@ -115,6 +116,8 @@ _ROWS = (
     MetricSpec(
         "kworker_threads_lost_total", "counter", (), "Threads given up because a task hung in them; each was replaced."
     ),
+    MetricSpec("kworker_children_started_total", "counter", (), "Child processes that were started."),
+    MetricSpec("kworker_children_killed_total", "counter", ("why",), "Child processes that were killed, by why."),
     MetricSpec(
         "kworker_consumer_lag",
         "gauge",

@@ -85,6 +85,7 @@ class _Lifetime:
     origin: str
     plugin: Plugin
     settings: msgspec.Struct | None
+    executors: frozenset[str]
 
 
 class Registry:
@@ -133,9 +134,14 @@ class Registry:
         tasks = tuple(LoadedTask(spec, "local", "local", "", bind(spec)) for spec in specs)
         return cls([PluginInfo("local", "local", "", tasks)])
 
-    def setup(self) -> None:
-        """Call every plugin's `setup`, once. Raises PluginError after tearing down those already set up."""
+    def setup(self, executors: Collection[str] | None = None) -> None:
+        """Call every plugin's `setup`, once. Raises PluginError after tearing down those already set up.
+
+        executors: only of plugins that have a task for one of these; None is all.
+        """
         for lifetime in self._lifetimes:
+            if executors is not None and not lifetime.executors.intersection(executors):
+                continue
             try:
                 lifetime.plugin.setup(lifetime.settings)
             except BaseException as error:  # a plugin may raise anything; an interrupt goes on below
@@ -213,8 +219,9 @@ class _Loading:
                 except msgspec.ValidationError as error:
                     self.faults.append(_settings_fault(entry_point.name, error))
         tasks = self._tasks(entry_point, origin, member.tasks(), has_settings=has_settings)
-        if has_settings and any(task.unavailable is None for task in tasks):
-            self._lifetimes.append(_Lifetime(origin, member, settings))
+        executors = frozenset(task.spec.executor for task in tasks if task.unavailable is None)
+        if has_settings and executors:
+            self._lifetimes.append(_Lifetime(origin, member, settings, executors))
         return tasks
 
     def _tasks(

@@ -357,6 +357,7 @@ def test_a_server_that_is_away_is_tried_again_until_it_is_back(sql: Sql, postgre
     assert balance(postgres) == 102
 
 
+@pytest.mark.filterwarnings("error")  # a cursor that stays open is a warning
 def test_a_query_reads_no_more_than_it_returns(sql: Sql) -> None:
     outcome = sql.execute("series", ctx=context())
     assert (outcome["rows"], outcome["truncated"]) == ([{"n": 1}, {"n": 2}, {"n": 3}], True)

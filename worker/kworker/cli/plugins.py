@@ -61,15 +61,9 @@ def _installed() -> set[str]:
 
 
 def _load(config: Config, allow: list[str] | tuple[str, ...] | None, *, overrides: bool = True) -> Registry:
-    from kworker.codecs.arguments import Signature
+    from kworker.loading import ALL, executors, load
 
-    return Registry.load(
-        allow=allow,
-        settings=config.plugin_settings,
-        overrides=config.tasks if overrides else {},
-        bind=Signature,
-        executors=EXECUTORS,
-    )
+    return load(config, executors(config), ALL if overrides else allow)
 
 
 def _row(plugin: PluginInfo, task: LoadedTask) -> tuple[str, ...]:

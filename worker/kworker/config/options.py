@@ -192,6 +192,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("max_in_memory", whole(1, 10_000_000), "N", "Records in memory that are not finished."),
     Option("max_in_memory_bytes", size, "SIZE", "Bytes of the records in memory that are not finished."),
     Option("lost_slots", whole(1, 10_000), "N", "Hung threads after which the worker exits with code 6."),
+    Option("child_tasks", whole(0, 1 << 60), "N", "Tasks after which a child process is replaced; 0 is never."),
+    Option("child_resident", size, "SIZE", "Resident memory above which a child process is replaced after its task."),
+    Option("child_memory", size, "SIZE", "Address space of a child process: a task that wants more gets MemoryError."),
+    Option("child_cpu", duration("1s", "366d"), "DURATION", "Processor time of one task in a child process."),
+    Option("child_files", whole(16, 1 << 30), "N", "Open files of a child process."),
     Option("create_topics", boolean, "BOOL", "Create missing dead-letter topics."),
     Option(
         "reply_topic",

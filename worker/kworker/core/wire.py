@@ -24,9 +24,9 @@ MOST_HEADER_BYTES = 256 * 1024
 _LONGEST_ID = 256
 _NAME_LOST = "header_name"
 
-# confluent-kafka 2.16 returns a list with a null pointer in it, and leaves an exception pending, when a header's name is
-# not UTF-8. `record.headers()` of a hot loop does not check for that (CPython's specialised calls), so the error would
-# appear anywhere later; this call always raises it, as SystemError.
+# confluent-kafka 2.16 returns a list with a null pointer in it, and leaves an exception pending, when a header's name
+# is not UTF-8. `record.headers()` of a hot loop does not check for that (CPython's specialised calls), so the error
+# would appear anywhere later; this call always raises it, as SystemError.
 _headers_of: Callable[[Record], Headers | None] = operator.methodcaller("headers")
 
 _TYPE, _SHORT_TYPE = "ce_type", "task"

@@ -243,7 +243,8 @@ def _read(result: CursorResult[Any], statement: Statement) -> dict[str, Any]:
     changed = max(result.rowcount, 0) if statement.kind == "execute" else 0
     if not result.returns_rows:
         return _outcome(changed)
-    rows = [dict(row) for row in result.mappings().fetchmany(statement.max_rows + 1)]
+    with contextlib.closing(result):  # it may have more rows, and a cursor on the server
+        rows = [dict(row) for row in result.mappings().fetchmany(statement.max_rows + 1)]
     kept = msgspec.to_builtins(rows[: statement.max_rows], str_keys=True, enc_hook=str)
     return _outcome(changed, kept, truncated=len(rows) > statement.max_rows)
 

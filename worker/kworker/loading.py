@@ -1,0 +1,45 @@
+"""Loading the plugins that a configuration names: in the worker, in its child processes, and to list them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from functools import partial
+
+from kworker.codecs.arguments import Signature
+from kworker.config import Config
+from kworker.executors import EXECUTORS
+from kworker.registry import Registry
+
+ALL: Sequence[str] = ("every plugin",)
+"""Stands for the plugins that the configuration names."""
+
+
+def load(config: Config, executors: Collection[str], allow: Sequence[str] | None = ALL) -> Registry:
+    """The tasks of the configured plugins, those of other executors as unavailable.
+
+    allow: other plugins than the configured ones, without the overrides of the configuration. Raises PluginError, or
+    ConfigError.
+    """
+    schemas = None
+    if config.schema_registry is not None:
+        from kworker.codecs.schema_registry import SchemaRegistry  # late: few workers need it
+
+        schemas = SchemaRegistry(config.schema_registry)
+    return Registry.load(
+        allow=config.plugins if allow is ALL else allow,
+        settings=config.plugin_settings,
+        overrides=config.tasks if allow is ALL else {},
+        bind=partial(Signature, schemas=schemas),
+        executors=executors,
+    )
+
+
+def executors(config: Config) -> Collection[str]:
+    """The executors that a worker with this configuration has."""
+    return EXECUTORS if config.processes else [kind for kind in EXECUTORS if kind != "process"]
+
+
+def in_children(config: Config) -> Callable[[], Registry]:
+    """What a child process calls to load its tasks; it travels there as a pickle, without the Kafka client's secrets."""
+    return partial(load, replace(config, kafka={}, secret_kafka=frozenset()), ("process",))
