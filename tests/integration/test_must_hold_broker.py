@@ -62,3 +62,23 @@ def test_a_broker_that_is_frozen_for_20_s_loses_nothing_and_no_worker_dies(own_b
         goes_on(trial)
         trial.finish()
         assert trial.living == workers
+
+
+def test_a_stop_whose_last_commit_the_broker_does_not_take_ends_in_time_with_code_4(
+    own_broker: Broker, tmp_path: Path
+) -> None:
+    with Trial(tmp_path, own_broker.bootstrap, 4) as trial:
+        trial.publish(work("", 1000))
+        worker = trial.start("--concurrency", "8")
+        trial.wait_over(300)
+        own_broker.freeze()
+        over = len(trial.ledger.over)
+        trial.wait(lambda: len(trial.ledger.over) > over, "work that can no longer be committed")
+        worker.terminate()
+        assert worker.wait() == 4
+        assert "not committed" in worker.logged()
+        own_broker.thaw()
+        trial.ledger.read()
+        trial.exposed.append(trial.ledger.exposed(trial.commits.last, {worker.pid}))
+        trial.start()
+        trial.finish()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 
@@ -11,15 +11,11 @@ from kworker.config import Config
 from kworker.executors import EXECUTORS
 from kworker.registry import Registry
 
-ALL: Sequence[str] = ("every plugin",)
-"""Stands for the plugins that the configuration names."""
 
-
-def load(config: Config, executors: Collection[str], allow: Sequence[str] | None = ALL) -> Registry:
+def load(config: Config, executors: Collection[str], only: str | None = None) -> Registry:
     """The tasks of the configured plugins, those of other executors as unavailable.
 
-    allow: other plugins than the configured ones, without the overrides of the configuration. Raises PluginError, or
-    ConfigError.
+    only: one plugin alone, its tasks without the overrides of the configuration. Raises PluginError or ConfigError.
     """
     schemas = None
     if config.schema_registry is not None:
@@ -27,9 +23,9 @@ def load(config: Config, executors: Collection[str], allow: Sequence[str] | None
 
         schemas = SchemaRegistry(config.schema_registry)
     return Registry.load(
-        allow=config.plugins if allow is ALL else allow,
+        allow=config.plugins if only is None else [only],
         settings=config.plugin_settings,
-        overrides=config.tasks if allow is ALL else {},
+        overrides=config.tasks if only is None else {},
         bind=partial(Signature, schemas=schemas),
         executors=executors,
     )
@@ -41,5 +37,5 @@ def executors(config: Config) -> Collection[str]:
 
 
 def in_children(config: Config) -> Callable[[], Registry]:
-    """What a child process calls to load its tasks; it travels there as a pickle, without the Kafka client's secrets."""
+    """What a child process calls to load its tasks. It travels there as a pickle, without the secrets of Kafka."""
     return partial(load, replace(config, kafka={}, secret_kafka=frozenset()), ("process",))

@@ -18,31 +18,28 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from functools import partial
 from types import FrameType
 from typing import Any
 
-from kworker.codecs.arguments import Signature
 from kworker.config import Config
 from kworker.core import actions as do
 from kworker.core import events as on
 from kworker.core.engine import Engine
 from kworker.core.metadata import Alphabet
-from kworker.core.publication import message
 from kworker.core.settings import EngineSettings, TopicRules
-from kworker.executors import EXECUTORS
+from kworker.errors import PluginError
 from kworker.executors.base import Executor
-from kworker.executors.threads import ThreadExecutor
+from kworker.executors.build import build
 from kworker.health import AdminServer
 from kworker.instruments import Instruments, task_fields
 from kworker.kafka.consumer import Intake
 from kworker.kafka.producer import ForwardProducer
 from kworker.kafka.settings import admin_settings, consumer_settings, producer_settings
 from kworker.kafka.topics import Topics
+from kworker.loading import executors, in_children, load
 from kworker.logs import dropped, flush
 from kworker.mailbox import Command, Mailbox
 from kworker.registry import Registry
-from kworker.task import Publication
 
 log = logging.getLogger("kworker")
 
@@ -52,6 +49,7 @@ _WATCH = 0.1  # seconds between two looks at deadlines while something runs
 _IDLE_WATCH = 1.0
 _CLOSE = 8.0  # to commit, leave the group and tear plugins down, after the drain
 _CLOSE_NOW = 0.8
+_HERE = ("thread", "coroutine")  # the executors whose tasks run in this process
 
 
 def run_worker(config: Config) -> int:
@@ -59,18 +57,7 @@ def run_worker(config: Config) -> int:
 
     Raises ConfigError (2) or PluginError (5) when it cannot start.
     """
-    schemas = None
-    if config.schema_registry is not None:
-        from kworker.codecs.schema_registry import SchemaRegistry  # late: few workers need it
-
-        schemas = SchemaRegistry(config.schema_registry)
-    registry = Registry.load(
-        allow=config.plugins,
-        settings=config.plugin_settings,
-        overrides=config.tasks,
-        bind=partial(Signature, schemas=schemas),
-        executors=EXECUTORS,
-    )
+    registry = load(config, executors(config))
     if not registry.tasks:
         log.warning("no plugin offers a task: every record will be a dead letter `unroutable`; see `kworker plugins`")
     return Worker(config, registry).run()
@@ -83,9 +70,7 @@ class Worker:
         self._config = config
         self._registry = registry
         self._mailbox = Mailbox()
-        self._executors: dict[str, Executor] = {
-            "thread": ThreadExecutor(config.concurrency, registry.tasks, self._mailbox, _publication)
-        }
+        self._executors = build(config, registry.tasks, self._mailbox, in_children(config))
         self._engine = Engine(
             _engine_settings(config, self._executors),
             {name: task.route() for name, task in registry.tasks.items()},
@@ -142,7 +127,7 @@ class Worker:
             "admin port open",
             extra={"metrics": f"http://{self._config.admin_host}:{self._admin.port}/metrics", "pid": os.getpid()},
         )
-        self._registry.setup()  # before the group is joined: a plugin that cannot be set up disturbs nobody
+        self._set_up()
         # What is there now stays: the collector need not look at it again. Records and tasks hold no cycles, so it may
         # look at the young ones less often, which is a third of the loop's time otherwise.
         gc.collect()
@@ -165,6 +150,17 @@ class Worker:
             code = code or EXIT_UNFINISHED
         log.info("stopped", extra={"code": code})
         return code
+
+    def _set_up(self) -> None:
+        """Set the plugins up before the group is joined: one that cannot be disturbs nobody. Raises PluginError."""
+        self._registry.setup(_HERE)
+        try:
+            for executor in self._executors.values():
+                executor.start()
+        except PluginError:
+            self._end_executors(0.0)
+            self._registry.teardown()
+            raise
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
@@ -319,14 +315,20 @@ class Worker:
         left = self._producer.stop(max(0.1, min(1.0, deadline - time.monotonic())))
         if left:
             log.warning("records were not acknowledged before the end; their offsets are open", extra={"records": left})
-        for executor in self._executors.values():
-            executor.stop()
+        self._end_executors(max(0.1, min(1.0, deadline - time.monotonic())))
         teardown = threading.Thread(target=self._registry.teardown, name="kworker-teardown", daemon=True)
         teardown.start()
         teardown.join(max(0.1, deadline - time.monotonic()))
         if teardown.is_alive():
             log.warning("a plugin's teardown did not end in time")
         self._admin.stop(0.5)
+
+    def _end_executors(self, within: float) -> None:
+        for executor in self._executors.values():
+            executor.stop()
+        deadline = time.monotonic() + within
+        for executor in self._executors.values():
+            executor.close(max(0.0, deadline - time.monotonic()))
 
     def _fatal(self, why: str) -> None:
         """A client cannot go on: end now. Nothing is committed, so what is unfinished runs again elsewhere."""
@@ -351,8 +353,10 @@ class Worker:
                 os._exit(EXIT_WATCHDOG)
 
     def _dump(self) -> None:
-        """SIGUSR2: every running task, and the stack of every thread, to the log."""
+        """SIGUSR2: every running task, where it is, and the stack of every thread, to the log."""
         for executor in self._executors.values():
+            for slot, stack in executor.stacks().items():
+                log.info("stack of %s", slot, extra={"stack": stack})
             for item in executor.running():
                 seconds = round(time.monotonic() - item.since, 3)
                 log.info("running", extra={**task_fields(item.entry), "slot": item.slot, "seconds": seconds})
@@ -365,18 +369,6 @@ def _stack(frame: FrameType) -> str:
     import traceback
 
     return "".join(traceback.format_stack(frame)[-12:])
-
-
-def _publication(
-    task: str,
-    payload: object,
-    *,
-    topic: str,
-    key: str | bytes | None,
-    id: str,
-    headers: Mapping[str, str | bytes] | None,
-) -> Publication:
-    return message(task, payload, topic=topic, key=key, id=id, headers=headers, now=time.time())
 
 
 def _engine_settings(config: Config, executors: Mapping[str, Executor]) -> EngineSettings:

@@ -6,22 +6,19 @@ import base64
 import contextlib
 import email
 import socket
-import ssl
 import threading
 import time
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-import trustme
 from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
+from aiosmtpd.smtp import SMTP
 from aiosmtpd.smtp import Envelope as Received
 
 from kworker import Context, Reject, Retry
@@ -44,7 +41,6 @@ class Server:
 
     def __init__(self) -> None:
         self.mails: list[Received] = []
-        self.logins: list[tuple[str, str]] = []
         self.connections = 0
         self.refusals: list[tuple[str, str]] = []
         self.port = 0
@@ -86,11 +82,6 @@ class Server:
         self.mails.append(envelope)
         return "250 OK"
 
-    def authenticate(self, server: SMTP, session: Any, envelope: Received, mechanism: str, data: Any) -> AuthResult:
-        assert isinstance(data, LoginPassword)
-        self.logins.append((data.login.decode(), data.password.decode()))
-        return AuthResult(success=data.password == b"s3cret", handled=False)
-
     def only(self) -> EmailMessage:  # no property: aiosmtpd looks at every attribute at its start
         (mail,) = self.mails
         assert isinstance(mail.content, bytes)
@@ -123,23 +114,6 @@ def serving(**options: Any) -> Iterator[Server]:
 def server() -> Iterator[Server]:
     with serving() as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    return str(tmp_path / "ca.pem")
-
-
-def tls(authority: trustme.CA, name: str = "127.0.0.1") -> ssl.SSLContext:
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(name).configure_cert(made)
-    return made
 
 
 def plugin(port: int, **table: Any) -> Email:
@@ -356,149 +330,10 @@ def test_many_at_once_have_a_connection_each(mail: Email, server: Server) -> Non
     assert server.connections <= 8
 
 
-@contextlib.contextmanager
-def secured(authority: trustme.CA) -> Iterator[Server]:
-    holder: list[Server] = []
-
-    def authenticate(*arguments: Any) -> AuthResult:
-        return holder[0].authenticate(*arguments)
-
-    options = {"tls_context": tls(authority), "require_starttls": True}
-    with serving(**options, auth_required=True, authenticator=authenticate) as server:
-        holder.append(server)
-        yield server
-
-
-def test_starttls_and_login(authority: trustme.CA, ca_file: str) -> None:
-    with secured(authority) as server:
-        made = plugin(server.port, security="starttls", username="me", password="s3cret", ca_file=ca_file)
-        made.send("ada@example.org", **HI, ctx=context())
-        made.teardown()
-        assert server.logins == [("me", "s3cret")]
-        assert len(server.mails) == 1
-
-
-def test_tls_from_the_first_byte(authority: trustme.CA, ca_file: str) -> None:
-    with serving(ssl_context=tls(authority)) as server:
-        made = plugin(server.port, security="tls", ca_file=ca_file)
-        made.send("ada@example.org", **HI, ctx=context())
-        made.teardown()
-        assert len(server.mails) == 1
-
-
-def test_a_wrong_password_is_tried_again_and_not_shown(authority: trustme.CA, ca_file: str) -> None:
-    with secured(authority) as server:
-        made = plugin(server.port, username="me", password="wr0ng", security="starttls", ca_file=ca_file)
-        with pytest.raises(Retry, match="535") as error:
-            made.send("ada@example.org", **HI, ctx=context())
-        assert "wr0ng" not in str(error.value)
-        assert base64.b64encode(b"\0me\0wr0ng").decode() not in str(error.value)
-        assert server.mails == []
-
-
-@pytest.mark.parametrize("security", ["starttls", "tls"])
-def test_a_certificate_that_is_not_the_hosts_is_refused(authority: trustme.CA, ca_file: str, security: str) -> None:
-    for name, trusted in (("mail.example.org", ca_file), ("127.0.0.1", None)):
-        context_of = tls(authority, name)
-        with serving(**({"ssl_context": context_of} if security == "tls" else {"tls_context": context_of})) as server:
-            with pytest.raises(Retry, match="certificate verify failed"):
-                plugin(server.port, security=security, ca_file=trusted).send("ada@example.org", **HI, ctx=context())
-            assert server.mails == []
-
-
 def test_without_starttls_nothing_is_sent_in_clear_text(server: Server) -> None:
     with pytest.raises(Retry, match="STARTTLS"):
         plugin(server.port, security="starttls").send("ada@example.org", **HI, ctx=context())
     assert server.mails == []
-
-
-@contextlib.contextmanager
-def script(*replies: bytes | None) -> Iterator[int]:
-    """A server that says these replies, one for each line that it is told; at None it hangs up."""
-    ended = threading.Event()
-
-    def talk() -> None:
-        peer, _ = listener.accept()
-        with peer, peer.makefile("rb") as lines, contextlib.suppress(OSError):
-            for reply in replies:
-                if reply is None:
-                    return
-                peer.sendall(reply)
-                if not reply.endswith(b"\n") or not lines.readline():
-                    ended.wait(30)
-                    return
-            while lines.readline():
-                pass
-
-    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
-        talking = pool.submit(talk)
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            ended.set()
-        talking.result(30)
-
-
-GREETED: Sequence[bytes] = (b"220 hi\r\n", b"250 hi\r\n")
-
-
-@pytest.mark.parametrize(
-    ("replies", "why"),
-    [
-        ((None,), "closed"),
-        ((b"554 no service\r\n",), "554 no service"),
-        ((b"421 busy\r\n",), "421 busy"),
-        ((*GREETED, None), "closed"),
-        ((*GREETED, b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n", None), "closed"),
-        ((b"nonsense\r\n",), "nonsense|-1|closed"),
-        ((*GREETED, b"what\r\n"), "refused: -1"),
-    ],
-)
-def test_a_server_that_is_not_ready_is_tried_again(replies: tuple[bytes | None, ...], why: str) -> None:
-    with script(*replies) as port:
-        made = plugin(port)
-        with pytest.raises(Retry, match=why):
-            made.send("ada@example.org", **HI, ctx=context())
-        made.teardown()
-
-
-def test_554_to_data_is_rejected() -> None:
-    with script(*GREETED, b"250 ok\r\n", b"250 ok\r\n", b"554 no\r\n") as port:
-        made = plugin(port)
-        with pytest.raises(Reject, match="the e-mail was refused: 554 no"):
-            made.send("ada@example.org", **HI, ctx=context())
-        made.teardown()
-
-
-def test_no_server_is_tried_again() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with pytest.raises(Retry, match="refused"):
-        plugin(port).send("ada@example.org", **HI, ctx=context())
-    with pytest.raises(Retry, match=r"nowhere\.invalid:25: "):
-        plugin(25, host="nowhere.invalid").send("ada@example.org", **HI, ctx=context())
-
-
-@pytest.mark.parametrize("replies", [(b"",), (b"220 hi\r\n", b"250-a"), (*GREETED, b"250 ok\r\n", b"250 ")])
-def test_a_server_that_says_nothing_more_is_given_up_before_the_task_ends(replies: tuple[bytes, ...]) -> None:
-    ctx = context(seconds=1)
-    with script(*replies) as port, pytest.raises(Retry, match="timed out"):
-        plugin(port).send("ada@example.org", **HI, ctx=ctx)
-    assert (ctx.remaining() or 0) > 0
-
-
-def test_the_time_is_one_for_connecting_and_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    connect = socket.create_connection
-
-    def slowly(*arguments: Any, **options: Any) -> socket.socket:
-        time.sleep(0.6)  # a network that takes its time
-        return connect(*arguments, **options)
-
-    monkeypatch.setattr(socket, "create_connection", slowly)
-    ctx = context(seconds=1)
-    with script(b"") as port, pytest.raises(Retry, match="timed out"):
-        plugin(port).send("ada@example.org", **HI, ctx=ctx)
-    assert (ctx.remaining() or 0) > 0
 
 
 def test_nothing_starts_when_no_time_is_left(mail: Email, server: Server) -> None:

@@ -11,8 +11,7 @@ import click
 from kworker.cli.options import SOURCES, config_options, sources
 from kworker.config import Config
 from kworker.errors import ConfigError, PluginError
-from kworker.executors import EXECUTORS
-from kworker.registry import LoadedTask, PluginInfo, Registry
+from kworker.registry import LoadedTask, PluginInfo
 
 _HEAD = ("PLUGIN", "TASK", "EXECUTOR", "TIMEOUT", "ATTEMPTS", "AT ONCE", "DISTRIBUTION", "")
 
@@ -39,14 +38,16 @@ def plugins(as_json: bool, **flags: Any) -> None:
 
 def load_plugins(config: Config) -> tuple[list[PluginInfo], list[str]]:
     """What can be loaded, and every fault of what cannot."""
+    from kworker.loading import executors, load
+
     try:
-        return _load(config, config.plugins).plugins, []
+        return load(config, executors(config)).plugins, []
     except (PluginError, ConfigError) as error:
         faults = str(error).splitlines()
     loaded = []
     for name in sorted(_installed() if config.plugins is None else config.plugins):
         try:
-            loaded += _load(config, [name], overrides=False).plugins
+            loaded += load(config, executors(config), only=name).plugins
         except PluginError:
             continue  # among the faults already
     return loaded, faults
@@ -58,12 +59,6 @@ def _installed() -> set[str]:
     from kworker.registry import GROUP
 
     return {entry_point.name for entry_point in entry_points(group=GROUP)}
-
-
-def _load(config: Config, allow: list[str] | tuple[str, ...] | None, *, overrides: bool = True) -> Registry:
-    from kworker.loading import ALL, executors, load
-
-    return load(config, executors(config), ALL if overrides else allow)
 
 
 def _row(plugin: PluginInfo, task: LoadedTask) -> tuple[str, ...]:

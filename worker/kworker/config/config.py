@@ -43,8 +43,9 @@ class Config:
     max_in_memory_bytes: limits of the records that are not finished. lost_slots: hung threads after which the worker
     ends. child_tasks, child_resident: what a child process is replaced after: tasks, 0 for never; bytes of resident
     memory. child_memory, child_cpu, child_files: what the kernel lets it have: bytes of address space, seconds of
-    processor time for one task, open files. kafka: librdkafka properties. tasks: options of @task to override, by task name. plugin_settings: tables by
-    entry-point name. file: the kworker.toml that was read. notes: what is worth a line in the log at start.
+    processor time for one task, open files. kafka: librdkafka properties. tasks: options of @task to override, by task
+    name. plugin_settings: tables by entry-point name. file: the kworker.toml that was read. notes: what is worth a line
+    in the log at start.
     """
 
     group: str = ""

@@ -86,6 +86,9 @@ class Executor(Protocol):
     def lost(self) -> int:
         """Slots given up because their attempt did not end."""
 
+    def start(self) -> None:
+        """Be ready for work before there is some, as far as it takes time. Raises PluginError."""
+
     def submit(self, entries: Sequence[Entry]) -> None:
         """Run these, in this order."""
 

@@ -77,6 +77,9 @@ class CoroutineExecutor:
         self._free = [f"coroutine-{number}" for number in range(slots, 0, -1)]
         self._loops: list[EventLoop[_Attempt]] = []  # the last one takes what comes; the others only end what they run
 
+    def start(self) -> None:
+        """Nothing: it starts as it is needed."""
+
     def submit(self, entries: Sequence[Entry]) -> None:
         """Run these, in this order."""
         if not self._loops and entries:

@@ -58,6 +58,9 @@ class ThreadExecutor:
         self._slots: list[_Slot] = []
         self._names = itertools.count(1)
 
+    def start(self) -> None:
+        """Nothing: it starts as it is needed."""
+
     def submit(self, entries: Sequence[Entry]) -> None:
         """Run these, in this order; starts threads while there are fewer than slots and more work than idle ones."""
         put = self._queue.put
