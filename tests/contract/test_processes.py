@@ -173,7 +173,7 @@ def test_the_children_of_a_template_that_was_killed_crash_and_new_ones_come(make
 @pytest.mark.parametrize("task", ["hang_in_c.short", "hang_deaf.short", "spin.short"])
 def test_a_task_that_hangs_is_gone_and_its_neighbours_never_notice(make: MakeBench, task: str) -> None:
     bench = make()
-    pids = {bench.run("pid").result for _ in range(20)}  # type: ignore[union-attr]  # a Success
+    pids: set[int] = {bench.run("pid").result for _ in range(20)}  # type: ignore[union-attr, misc]  # a Success
     entries = [entry_of(task, b"{}"), *(entry_of("nothing", b"{}") for _ in range(100))]
     outcomes = bench.outcomes(entries)
     assert isinstance(outcomes[0], TimedOut)

@@ -162,6 +162,18 @@ def test_from_latest_starts_behind_what_was_there_and_then_loses_nothing(stage: 
     assert stage.numbers("ran") == dict.fromkeys(range(10, 20), 1)
 
 
+def test_from_latest_loses_nothing_of_a_partition_that_is_added(stage: Stage) -> None:
+    topic = stage.topic()
+    stage.publish(topic, "note", range(10))
+    worker = stage.start("--from", "latest", topics=[topic])
+    stage.wait(lambda: stage.committed(topic) == {0: (10, "")}, "the start to be committed", worker)
+    admin = AdminClient({"bootstrap.servers": stage.bootstrap})
+    admin.create_partitions([NewPartitions(topic, 2)])[topic].result(10)
+    stage.publish(topic, "note", range(10, 15), 1)  # before anybody can have been given it
+    stage.wait_noted("ran", range(10, 15), worker)
+    assert stage.numbers("ran") == dict.fromkeys(range(10, 15), 1)
+
+
 def test_a_committed_offset_beyond_the_end_is_counted_as_loss_and_goes_on_at_the_earliest(stage: Stage) -> None:
     topic = stage.topic(2)
     stage.publish(topic, "note", range(10), 0)

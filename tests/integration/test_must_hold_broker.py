@@ -68,7 +68,7 @@ def test_a_stop_whose_last_commit_the_broker_does_not_take_ends_in_time_with_cod
     own_broker: Broker, tmp_path: Path
 ) -> None:
     with Trial(tmp_path, own_broker.bootstrap, 4) as trial:
-        trial.publish(work("", 1000))
+        trial.publish(Work(f"{n}", partition=n % 4, ms=10) for n in range(1000))
         worker = trial.start("--concurrency", "8")
         trial.wait_over(300)
         own_broker.freeze()

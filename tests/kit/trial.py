@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from confluent_kafka import KafkaException
+
 from kit.commits import CommitWatch, Sample
 from kit.ledger import Ledger
 from kit.records import NewRecord, create_topic, end_offsets, produce, read_all
@@ -136,13 +138,19 @@ class Trial:
         lags = {partition: end - sample.committed.get(partition, (0,))[0] for partition, end in ends.items()}
         return {partition: lag for partition, lag in lags.items() if lag}
 
+    def _no_lag(self) -> bool:
+        try:
+            return not self.lag()
+        except KafkaException:  # a broker that has just come back does not know its partitions yet
+            return False
+
     def dead(self) -> set[str]:
         """The ids of the tasks that have a dead letter."""
         return {json.loads(letter.value() or b"{}")["id"] for letter in read_all(self.bootstrap, f"{self.topic}.dlq")}
 
     def finish(self, timeout: float = DEADLINE) -> None:
         """Wait until the lag is 0, and check L, D and C; O is for the tests of keys."""
-        self.wait(lambda: not self.lag(), "a lag of 0", timeout)
+        self.wait(self._no_lag, "a lag of 0", timeout)
         self.ledger.read()
         exposed, again = [len(once) for once in self.exposed], self.ledger.repeats().total()
         print(f"{len(self.ledger.places)} tasks, {len(self.ledger.runs)} runs, {again} repeats; exposed: {exposed}")

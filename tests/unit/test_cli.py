@@ -218,3 +218,44 @@ def test_click_is_told_nothing_of_defaults_so_that_the_configuration_decides() -
     given = {parameter.name: parameter for parameter in command.params}
     assert [name for name, parameter in given.items() if parameter.envvar or parameter.required] == []
     assert {option.name for option in OPTIONS} | {"config", "kafka"} == set(given)
+
+
+WORKER = """
+import os, sys, types
+
+def run_worker(config):
+    print("what a plugin prints")
+    null = os.stat(os.devnull).st_rdev
+    return 4 if all(os.fstat(number).st_rdev == null for number in CLOSED) else 9
+
+sys.modules["kworker.worker"] = worker = types.ModuleType("kworker.worker")
+worker.run_worker = run_worker
+from kworker.cli import main
+main(["--group", "g"])
+"""
+
+
+def _code_of_worker(closed: list[int], stdout: int) -> int:
+    return subprocess.run(
+        [sys.executable, "-c", WORKER.replace("CLOSED", str(closed))],
+        stdout=stdout,
+        stderr=subprocess.DEVNULL,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+        preexec_fn=lambda: [os.close(number) for number in closed],
+        timeout=30,
+        check=False,
+    ).returncode
+
+
+@pytest.mark.parametrize("closed", [[1], [2], [0, 1, 2]])
+def test_no_file_of_a_worker_has_the_number_of_a_standard_descriptor_that_came_closed(closed: list[int]) -> None:
+    assert _code_of_worker(closed, subprocess.DEVNULL) == 4
+
+
+def test_a_pipe_that_nobody_reads_does_not_change_the_exit_code() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        assert _code_of_worker([], writer) == 4
+    finally:
+        os.close(writer)

@@ -102,6 +102,7 @@ class Worker:
         self._taken_records = 0
         self._taken_bytes = 0
         self._next_watch = 0.0
+        self._foreign_told = 0
         self._stops = 0
         self._code_when_drained = EXIT_OK
         self._code: int | None = None
@@ -193,6 +194,9 @@ class Worker:
             assert isinstance(event, on.Assigned)
             self._meet_topics(event)
         self._perform(self._engine.handle(event, time.monotonic()))
+        if self._engine.foreign_metadata > self._foreign_told:
+            self._foreign_told = self._engine.foreign_metadata
+            log.warning("commit metadata that kworker did not write for its offset: nothing is restored from it")
 
     def _perform(self, actions: list[do.Action]) -> None:
         performers = self._performers

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -72,6 +73,7 @@ def kworker() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 2 for usage and configuration, else what the command says."""
+    _hold_standard_descriptors()
     try:
         kworker.main(arguments, prog_name="kworker")
     except KworkerError as error:
@@ -80,3 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if logging.getLogger().isEnabledFor(logging.DEBUG):
             traceback.print_exc()
         sys.exit(error.exit_code)
+
+
+def _hold_standard_descriptors() -> None:
+    """Open those that came closed: the next socket would have the number of one, and be written our log."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)

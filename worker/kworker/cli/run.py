@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -40,5 +41,6 @@ def run(**flags: Any) -> None:
         raise
     stop_logs()
     # Not sys.exit: it would wait for what a hung task or a client that cannot reach its broker still holds.
-    sys.stdout.flush()
+    with suppress(AttributeError, OSError, ValueError):  # nobody may read what a plugin printed
+        sys.stdout.flush()
     os._exit(code)

@@ -6,6 +6,7 @@ Pure: the id and the time are arguments. What a publisher gets wrong is found he
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -16,6 +17,8 @@ from kworker.task import Headers, Publication
 SOURCE = "kworker"
 """`ce_source` of what kworker publishes, unless a header says otherwise."""
 
+# A name that the client cannot write must not reach it: there it raises in the worker's loop, or ends the process.
+_WRITABLE = re.compile("[^\0\ud800-\udfff]*")
 _OWN = {"ce_type": "task", "task": "task", "ce_id": "id", "ce_specversion": None}
 
 
@@ -40,6 +43,7 @@ def message(
         raise ValueError(f"{task[:40]!r} is not a task name: 1 to 200 printable characters, no leading '_'")
     if not id:
         raise ValueError(f"cannot publish {task!r}: the id is empty; leave it out to get one made")
+    _check_name(task, "topic", topic)
     value, content_type = _encode(task, payload)
     attributes: dict[str, str | bytes] = {
         "ce_type": task,
@@ -89,6 +93,7 @@ def _holds_no_number(builtins: object) -> bool:
 
 def _check_headers(task: str, headers: Mapping[str, str | bytes], content_type: str) -> None:
     for name in headers:
+        _check_name(task, "header", name)
         if name in _OWN:
             own = _OWN[name]
             hint = f"; give it as {own}=" if own else ""
@@ -97,6 +102,11 @@ def _check_headers(task: str, headers: Mapping[str, str | bytes], content_type: 
             raise ValueError(f"cannot publish {task!r}: a header may not be called {name!r} ('kworker-' is reserved)")
     if content_type == "application/json" and "content-type" in headers:
         raise ValueError(f"cannot publish {task!r}: only a payload given as bytes may bring its own 'content-type'")
+
+
+def _check_name(task: str, of: str, name: object) -> None:
+    if not isinstance(name, str) or not _WRITABLE.fullmatch(name):
+        raise ValueError(f"cannot publish {task!r}: {ascii(name)[:80]} is not the name of a {of}")
 
 
 def _bytes(text: str | bytes, where: str) -> bytes:

@@ -15,14 +15,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, Message
 from confluent_kafka import TopicPartition as Position
 
 from kworker.core.actions import CommitItem
-from kworker.core.events import Assigned, Assignment, Committed, EndReached, Event, FetchFailed, Polled, Revoked
+from kworker.core.events import Assigned, Assignment, EndReached, Event, FetchFailed, Polled, Revoked
 from kworker.core.metadata import Alphabet
-from kworker.kafka.positions import Positions, listed, position_of
-from kworker.kafka.underway import Underway
+from kworker.kafka.committer import Committer
+from kworker.kafka.positions import Positions, listed
 from kworker.task import Record, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -73,14 +73,13 @@ class Intake:
         self._revoke_timeout = revoke_timeout
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._released: queue.SimpleQueue[list[CommitItem]] = queue.SimpleQueue()
-        self._underway = Underway()
+        self._committer = Committer(post)
         self._assigned: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()
         self._held = False  # all partitions are paused for want of room
         self._no_room_since: float | None = None
         self._seeking = False
         self._closing = False
-        self._last_items: dict[TopicPartition, CommitItem] | None = None  # of the close, while they are not committed
         self._positions = Positions(start_from, probed)
         self._thread = threading.Thread(target=self._run, name="kworker-intake", daemon=True)
         self.joined = False
@@ -93,8 +92,6 @@ class Intake:
         self.seeks_back = 0
         self.unreadable: dict[TopicPartition, str] = {}
         """Partitions whose next records the client cannot read, and why: nothing comes of them until it can."""
-        self.uncommitted: list[CommitItem] = []
-        """After `close`: what was to be committed and was not acknowledged."""
 
     # -- called by the loop -------------------------------------------------------------------------------------
 
@@ -104,7 +101,8 @@ class Intake:
 
     def commit(self, items: Sequence[CommitItem]) -> None:
         """Commit asynchronously; answered by one Committed event."""
-        self._commands.put(lambda: self._commit(items))
+        ordered = self._committer.revocations
+        self._commands.put(lambda: self._committer.send(self._consumer, items, ordered))
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
         """Fetch nothing more of these."""
@@ -125,11 +123,15 @@ class Intake:
     def close(self, items: Sequence[CommitItem], timeout: float) -> bool:
         """Commit this, leave the group and end; False if that was not done within `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        self._last_items = {item.topic_partition: item for item in items}
+        self._committer.close_with(items)
         self._commands.put(lambda: self._close(deadline))
         self._thread.join(timeout)
-        self.uncommitted += list(self._last_items.values())
         return not self._thread.is_alive()
+
+    @property
+    def uncommitted(self) -> list[CommitItem]:
+        """After `close`: what was to be committed and was not acknowledged."""
+        return self._committer.uncommitted
 
     # -- the intake thread --------------------------------------------------------------------------------------
 
@@ -138,7 +140,7 @@ class Intake:
             self._consumer = Consumer(
                 {
                     **self._settings,
-                    "on_commit": self._guarded(self._committed),
+                    "on_commit": self._guarded(self._committer.answered),
                     "error_cb": self._guarded(self._on_error),
                     "logger": _client_log,
                 }
@@ -257,14 +259,6 @@ class Intake:
 
     # -- commands -----------------------------------------------------------------------------------------------
 
-    def _commit(self, items: Sequence[CommitItem]) -> None:
-        positions = [position_of(item) for item in items]
-        self._underway.add(items)
-        try:
-            self._consumer.commit(offsets=positions, asynchronous=True)
-        except KafkaException as error:
-            self._committed(error.args[0], positions)
-
     def _set_paused(self, partitions: Iterable[TopicPartition], paused: bool) -> None:
         names = [name for name in partitions if name in self._assigned]
         (self._paused.update if paused else self._paused.difference_update)(names)
@@ -289,19 +283,8 @@ class Intake:
         # for 45 s when the broker is gone. It is refused when the group is given a new generation meanwhile, and sent
         # again then. Heartbeats stop in close(), so nothing may be left to drain there.
         self._closing = True
-        while self._last_items and time.monotonic() < deadline - _LEAVE:
-            items = list(self._last_items.values())
-            self._commit(items)
-            while items in self._underway and time.monotonic() < deadline - _LEAVE:
-                self._consumer.poll(0.05)
-            if self._last_items:
-                self._consumer.poll(0.05)
-        self.uncommitted += self._take_last(list(self._last_items or ()))
+        self._committer.finish(self._consumer, deadline - _LEAVE)
         self._consumer.close()
-
-    def _take_last(self, names: list[TopicPartition]) -> list[CommitItem]:
-        last = self._last_items or {}
-        return [last.pop(name) for name in names if name in last]
 
     # -- callbacks of the client, in this thread ------------------------------------------------------------------
 
@@ -334,60 +317,45 @@ class Intake:
     def _on_revoke(self, consumer: Consumer, partitions: list[Position]) -> None:
         names = [TopicPartition(position.topic, position.partition) for position in partitions]
         if self._closing:
-            items = self._take_last(names)
+            items = self._committer.take_last(names)
         else:
             self.rebalances["revoked"] += 1
             self._give_up(names, lost=False)
             items = self._await_release(names)
         if items:
-            try:
-                consumer.commit(offsets=[position_of(item) for item in items], asynchronous=False)
-            except KafkaException as error:
-                self.uncommitted += items if self._closing else ()
-                log.warning("the last commit of revoked partitions failed: %s", error)
+            self._committer.commit_now(consumer, items)
         log.info("revoked", extra={"partitions": listed(names)})
 
     def _await_release(self, names: list[TopicPartition]) -> list[CommitItem]:
         deadline = time.monotonic() + self._revoke_timeout + _ANSWER_MARGIN
-        while self._last_items is None:
+        while not self._committer.closing:
             try:
                 return self._released.get(timeout=0.1)
             except queue.Empty:
                 if time.monotonic() > deadline:
                     self._fatal("intake: the loop did not answer a revoke")
                     return []
-        return self._take_last(names)  # the loop has ended, and this is what it wants to be committed
+        return self._committer.take_last(names)  # the loop has ended, and this is what it wants to be committed
 
     def _on_lost(self, consumer: Consumer, partitions: list[Position]) -> None:
         names = [TopicPartition(position.topic, position.partition) for position in partitions]
         if self._closing:
-            self.uncommitted += self._take_last(names)
+            self._committer.give_up(self._committer.take_last(names))
             return
         self.rebalances["lost"] += 1
         self._give_up(names, lost=True)
-        self.uncommitted += self._await_release(names)
+        self._committer.give_up(self._await_release(names))
         log.warning(
             "lost: the group gave these partitions away while we were not heard", extra={"partitions": listed(names)}
         )
 
     def _give_up(self, names: list[TopicPartition], *, lost: bool) -> None:
+        self._committer.revocations += 1
         self._assigned.difference_update(names)
         self._paused.difference_update(names)
         for name in names:
             self.unreadable.pop(name, None)
         self._post(Revoked(names, time.monotonic() + self._revoke_timeout, lost))
-
-    def _committed(self, error: KafkaError | None, partitions: list[Position]) -> None:
-        failed = {TopicPartition(p.topic, p.partition): p.error for p in partitions if p.error is not None}
-        results: list[tuple[TopicPartition, int, str | None]] = []
-        for item in self._underway.answered(partitions):
-            name = item.topic_partition
-            why = failed.get(name) or error
-            results.append((name, item.epoch, None if why is None else why.str()))
-            if why is None and self._last_items and self._last_items.get(name) is item:
-                del self._last_items[name]
-        if results:
-            self._post(Committed(results))
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal() or error.code() == KafkaError._FATAL:

@@ -35,6 +35,7 @@ class Positions:
 
     def __init__(self, start_from: str, probed: Callable[[Alphabet | None], None]) -> None:
         self._start_from = start_from
+        self._started = int(time.time() * 1000)
         self._probed: Callable[[Alphabet | None], None] | None = probed
 
     def resolve(self, consumer: Consumer, partitions: list[Position]) -> list[Assignment]:
@@ -53,11 +54,23 @@ class Positions:
             if position.offset >= 0:
                 assignments.append(Assignment(name, position.offset, position.offset, position.metadata or ""))
             else:
-                low, high = self._watermarks(consumer, name)
-                assignments.append(Assignment(name, high if self._start_from == "latest" else low, None))
+                assignments.append(Assignment(name, self._first(consumer, name), None))
         if self._probed is not None:
             self._probe(consumer, assignments[0])
         return assignments
+
+    def _first(self, consumer: Consumer, name: TopicPartition) -> int:
+        """Where a partition without a committed offset starts.
+
+        The latest is what came since this worker was started, by the records' timestamps, not the end of the log: what
+        is published to a new partition before it is assigned would be lost.
+        """
+        low, high = self._watermarks(consumer, name)
+        if self._start_from != "latest":
+            return low
+        since = [Position(*name, self._started)]
+        found = _patiently(lambda: consumer.offsets_for_times(since, timeout=_CALL))[0].offset
+        return found if found >= 0 else high
 
     def beside(self, consumer: Consumer, name: TopicPartition, offset: int) -> tuple[int, int]:
         """Where to go on when the broker did not have `offset`, and how many offsets that loses.
