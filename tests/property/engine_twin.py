@@ -180,6 +180,8 @@ class Twin(Account):
     def lose(self, places: list[TopicPartition]) -> None:
         for place in places:
             if place in self.owned:
+                self.taken += self.stopping
+                self.lost += self.stopping and self.owned[place].changed
                 self._fence(self.owned[place])
         self.revokes.append((places, [], self.now))
         self._owes_withdraw = True

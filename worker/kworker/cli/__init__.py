@@ -20,7 +20,8 @@ from kworker.errors import ConfigError, KworkerError
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("kworker.cli.run:run", "Run a worker; what kworker does when only options are given."),
     "publish": ("kworker.cli.publish:publish", "Publish a task, and wait until it is acknowledged."),
-    "plugins": ("kworker.cli.plugins:plugins", "List the installed plugins and their tasks."),
+    "plugins": ("kworker.cli.plugins:plugins", "List the installed plugins and their tasks; `plugins new` writes one."),
+    "replay": ("kworker.cli.replay:replay", "Run one record of a topic here, once, without committing anything."),
     "check": ("kworker.cli.check:check", "Check configuration, broker, topics, permissions and plugins."),
     "dev": ("kworker.cli.dev:dev", "Embedded broker and a worker, for trying things out."),
 }

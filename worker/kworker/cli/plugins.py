@@ -1,4 +1,4 @@
-"""`kworker plugins`: what is installed, what runs here, and why not."""
+"""`kworker plugins`: what is installed, what runs here, and why not; `kworker plugins new` is in new.py."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from kworker.cli.new import new
 from kworker.cli.options import SOURCES, config_options, sources
 from kworker.config import Config
 from kworker.errors import ConfigError, PluginError
@@ -16,14 +17,17 @@ from kworker.registry import LoadedTask, PluginInfo
 _HEAD = ("PLUGIN", "TASK", "EXECUTOR", "TIMEOUT", "ATTEMPTS", "AT ONCE", "DISTRIBUTION", "")
 
 
-@click.command(epilog=SOURCES)
+@click.group(epilog=SOURCES, invoke_without_command=True, subcommand_metavar="[new NAME]")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with the JSON Schema of each task's arguments.")
 @config_options("plugin")
-def plugins(as_json: bool, **flags: Any) -> None:
+@click.pass_context
+def plugins(context: click.Context, /, as_json: bool, **flags: Any) -> None:
     """List the installed plugins and their tasks, and why a task does not run here.
 
     Exit code 5 when a plugin could not be loaded; the others are listed all the same.
     """
+    if context.invoked_subcommand is not None:
+        return
     config = Config.load(*sources(flags), group_needed=False)
     loaded, faults = load_plugins(config)
     if as_json:
@@ -34,6 +38,9 @@ def plugins(as_json: bool, **flags: Any) -> None:
     for fault in faults:
         click.echo(f"kworker: {fault}", err=True)
     sys.exit(PluginError.exit_code if faults else 0)
+
+
+plugins.add_command(new)
 
 
 def load_plugins(config: Config) -> tuple[list[PluginInfo], list[str]]:

@@ -80,7 +80,10 @@ class Released(Struct, frozen=True):
 
 
 class Drained(Struct, frozen=True):
-    """The stop is done: commit this and end. unfinished: attempts that still ran when the deadline passed."""
+    """The stop is done: commit this and end.
+
+    unfinished: attempts that still ran when the deadline passed, and partitions lost before their commit.
+    """
 
     commit: list[CommitItem]
     unfinished: int

@@ -17,15 +17,20 @@ class _Revoke(Struct, eq=False):
 
 
 class Departure:
-    """Owns what is being given up and until when. abandoned: attempts that still ran when a budget was over."""
+    """Owns what is being given up and until when.
 
-    __slots__ = ("_drained", "_revokes", "_stop_deadline", "abandoned")
+    abandoned: attempts that still ran when a budget was over. lost: partitions that the group took away during the
+    stop, before what was done of them was committed.
+    """
+
+    __slots__ = ("_drained", "_revokes", "_stop_deadline", "abandoned", "lost")
 
     def __init__(self) -> None:
         self._revokes: list[_Revoke] = []
         self._stop_deadline: float | None = None
         self._drained = False
         self.abandoned = 0
+        self.lost = 0
 
     def revoke(self, names: list[TopicPartition], partitions: list[Partition], deadline: float) -> None:
         """Partitions were revoked; they are released when nothing of them is busy, or at the deadline."""

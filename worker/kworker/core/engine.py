@@ -14,7 +14,7 @@ argument: no locks, no sleeps, nothing that a Hypothesis state machine cannot dr
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 
 from kworker.core import actions as do
@@ -162,7 +162,7 @@ class Engine:
     def _polled(self, event: on.Polled, now: float, actions: list[Action]) -> None:
         self._at = event.at
         touched: set[Partition] = set()
-        for name, run in _runs(event.records):
+        for name, run in event.runs():
             partition = self.partitions.get(name)
             if partition is not None and not partition.leaving:
                 touched.add(partition)
@@ -327,6 +327,8 @@ class Engine:
         leaving = [self.partitions[name] for name in event.partitions if name in self.partitions]
         self._leave(leaving, actions)
         if event.lost:
+            if self.departure.stopping:
+                self.departure.lost += sum(partition.changed for partition in leaving)
             self._fence(leaving, actions)
             actions.append(do.Released(event.partitions, []))
             return
@@ -364,7 +366,7 @@ class Engine:
             actions.append(do.Released(names, items))
         if self.departure.drained(self.partitions.values(), now):
             partitions = list(self.partitions.values())
-            unfinished = sum(partition.running + partition.forwarding for partition in partitions)
+            unfinished = self.departure.lost + sum(part.running + part.forwarding for part in partitions)
             items = self.commits.items(partitions)
             self._fence(partitions, actions)
             actions.append(do.Drained(items, unfinished))
@@ -386,15 +388,3 @@ class Engine:
         heapq.heapify(self._retries)
         if cancelled:
             actions.append(do.Cancel(cancelled))
-
-
-def _runs(records: list[Record]) -> Iterator[tuple[TopicPartition, list[Record]]]:
-    """Split a batch where its partition changes."""
-    start, most = 0, len(records)
-    while start < most:
-        topic, partition = records[start].topic(), records[start].partition()
-        end = start + 1
-        while end < most and records[end].partition() == partition and records[end].topic() == topic:
-            end += 1
-        yield TopicPartition(topic, partition), records[start:end] if end - start < most else records
-        start = end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum, auto
 
 from msgspec import Struct
@@ -35,6 +36,18 @@ class Polled(Struct, frozen=True, gc=False):
     records: list[Record]
     at: float
     size: int = 0
+
+    def runs(self) -> Iterator[tuple[TopicPartition, list[Record]]]:
+        """The records split where their partition changes."""
+        records = self.records
+        start, most = 0, len(records)
+        while start < most:
+            topic, partition = records[start].topic(), records[start].partition()
+            end = start + 1
+            while end < most and records[end].partition() == partition and records[end].topic() == topic:
+                end += 1
+            yield TopicPartition(topic, partition), records[start:end] if end - start < most else records
+            start = end
 
 
 class FetchFailed(Struct, frozen=True):

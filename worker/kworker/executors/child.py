@@ -54,7 +54,7 @@ from kworker.task import SUCCESS, ErrorInfo, Failed, Success
 TOLD = "kworker.executors.child.Told"
 """The type, as errors name it, of what ends a task that was told to."""
 
-_TOGETHER = 0.002  # seconds for which plain successes may wait for each other
+_TOGETHER = 0.005  # seconds for which plain successes may wait for each other
 _MOST_LINES = 1000  # log lines of one task
 _LONGEST_TEXT = 8_000
 

@@ -31,7 +31,7 @@ CONSUMER: Mapping[str, str] = {
 CLASSIC: Mapping[str, str] = {
     "partition.assignment.strategy": "cooperative-sticky",
     "session.timeout.ms": "6000",  # the broker's default minimum: a killed worker's partitions move within 8 s
-    "heartbeat.interval.ms": "2000",
+    "heartbeat.interval.ms": "1000",  # a rebalance, in which no commit gets through, is noticed within it
 }
 """Defaults of the consumer that exist in the classic group protocol only; KIP-848 has them at the broker."""
 

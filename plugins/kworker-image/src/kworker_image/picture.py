@@ -42,7 +42,7 @@ def decode(
         with Image.open(io.BytesIO(data), formats=[name.upper() for name in formats]) as image:
             width, height = image.size
             if width * height > max_pixels:  # Pillow only warns, and warnings are not ours alone
-                raise Reject(f"source: {width} x {height} are more than {max_pixels} pixels, see max_pixels")
+                raise Reject(f"source: it has more than {max_pixels} pixels, see max_pixels")
             # A photo with a preview in it (MPO) is several pictures to Pillow, of which the first is the photo.
             if not first_frame and image.format != "MPO" and getattr(image, "is_animated", False):
                 raise Reject("source: it is an animation, see first_frame")

@@ -55,7 +55,7 @@ def source_path(text: str, roots: Sequence[Path]) -> Path:
 def target_path(text: str, targets: Sequence[Path]) -> Path:
     """The file to write, as an absolute path or from the first target directory. Raises Reject when it lies outside."""
     name = Path(text).name
-    if name in ("", ".."):
+    if name in ("", "..") or "\0" in name:
         raise Reject(f"target: {text[:200]!r} does not name a file")
     # The name itself is not resolved: the rename replaces a link of this name, it does not follow it.
     parent = _below("target", str(Path(text).parent), targets if text.startswith("/") else targets[:1])
