@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import mmap
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -35,7 +37,7 @@ class Tasks:
         self._fault = fault
         self._calls = calls
         for function in functions:
-            for suffix, timeout in (("", 0.0), (".short", SHORT)):
+            for suffix, timeout in (("", 0.0), (".short", SHORT), (".half", 0.5)):
                 spec = TaskSpec(function.__name__ + suffix, function, "process", timeout=timeout)
                 self.tasks[spec.name] = SimpleNamespace(spec=spec, signature=Signature(spec))
 
@@ -206,6 +208,30 @@ def speak(folder: str, *, ctx: Context) -> None:
     print("without an end", end="")
 
 
+def mark(folder: str, n: int, then: str) -> str | None:
+    """Notes that it ran, and ends in some way."""
+    with Path(folder, "marks").open("a") as file:
+        file.write(f"{n}\n")
+    if then == "exit":
+        os._exit(3)
+    if then == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if then == "hang":
+        time.sleep(60)
+    if then == "deaf":
+        hang_deaf()
+    if then == "raise":
+        raise ValueError(n)
+    if then == "print":
+        print(n)
+    return then if n % 7 == 0 else None
+
+
+def murmur(n: int) -> None:
+    """Prints its number."""
+    print(f"number {n}")
+
+
 def flood(kind: str, *, ctx: Context) -> str:
     """Says too much."""
     if kind == "print":
@@ -223,6 +249,10 @@ def spoil(what: str) -> str:
         os.close(2)
     elif what == "files":
         os.closerange(3, 256)
+    elif what == "nonsense":
+        for fd in range(3, 64):
+            with contextlib.suppress(OSError):
+                socket.socket(fileno=os.dup(fd)).sendall(b"\xff" * 64)
     elif what == "sigterm":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     elif what == "fork":
@@ -271,6 +301,8 @@ WILD = (
     raise_surrogate,
     give,
     speak,
+    mark,
+    murmur,
     flood,
     spoil,
     publish,

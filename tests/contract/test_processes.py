@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +22,9 @@ from kit.attempts import entry_of, partition, reported
 from kworker.core.entry import Entry
 from kworker.errors import PluginError
 from kworker.executors.base import Executor, Runnable
+from kworker.executors.children import Recycling
 from kworker.executors.messages import Limits
-from kworker.executors.processes import ProcessExecutor, Recycling
+from kworker.executors.processes import ProcessExecutor
 from kworker.mailbox import Mailbox, Report
 from kworker.plugin import ExecutorKind
 from kworker.task import SUCCESS, Crashed, Failed, Outcome, Success, TimedOut
@@ -116,6 +118,7 @@ def make() -> Iterator[MakeBench]:
         ("die", {"number": int(signal.SIGABRT)}, "SIGABRT"),
         ("segfault", {}, "SIGSEGV"),
         ("spoil", {"what": "files"}, "its process"),
+        ("spoil", {"what": "nonsense"}, "said what it should not"),
     ],
 )
 def test_a_task_that_ends_its_process_crashed_and_the_others_did_not(
@@ -147,6 +150,37 @@ def test_a_crash_among_small_tasks_blames_the_one_that_ran(make: MakeBench) -> N
         outcomes = bench.outcomes(entries)
         assert [type(outcome) for outcome in outcomes] == [Success] * at + [Crashed] + [Success] * (60 - at)
         bench.executor._hearing.costs["exit"] = 1e-6
+
+
+class Quick(dict[str, float]):
+    """What is known of how long tasks take, if every name had always been quick: all of them travel together."""
+
+    def get(self, name: str, default: object = None) -> float:
+        return 1e-6
+
+
+def test_whatever_tasks_do_each_runs_once_and_is_told_what_it_did(make: MakeBench, tmp_path: Path) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    ends: dict[str, type[Outcome]] = {
+        "exit": Crashed,
+        "kill": Crashed,
+        "hang": TimedOut,
+        "deaf": TimedOut,
+        "raise": Failed,
+        "print": Success,
+        "return": Success,
+    }
+    chosen = random.Random(seed).choices(list(ends), [3, 3, 2, 1, 20, 20, 200], k=600)
+    bench = make(3)
+    bench.executor._hearing.costs = Quick()
+    entries = [
+        entry_of("mark.half", json.dumps({"folder": str(tmp_path), "n": n, "then": then}).encode())
+        for n, then in enumerate(chosen)
+    ]
+    outcomes = bench.outcomes(entries)
+    assert [type(outcome) for outcome in outcomes] == [ends[then] for then in chosen]
+    assert sorted(map(int, (tmp_path / "marks").read_text().split())) == list(range(600))
 
 
 def test_the_stack_of_a_segfault_is_kept_with_the_crash(make: MakeBench) -> None:
@@ -337,6 +371,15 @@ def test_all_that_a_task_says_comes_with_its_id(
     assert (log.name, log.levelno, log.attempt) == ("kworker.task.speak", logging.WARNING, 3)  # type: ignore[attr-defined]  # extra
     own = said["from a logger of its own"]
     assert (own.name, own.width) == ("own.logger", 3)  # type: ignore[attr-defined]  # extra
+
+
+def test_each_of_many_small_tasks_has_its_own_lines(make: MakeBench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    bench = make(2)
+    entries = [entry_of("murmur", b'{"n": %d}' % n, offset=n) for n in range(100)]
+    assert bench.outcomes(entries) == [SUCCESS] * 100
+    said = {record.message: record.id for record in caplog.records if record.message.startswith("number")}  # type: ignore[attr-defined]  # extra
+    assert said == {f"number {entry.task.offset}": entry.task.id for entry in entries}
 
 
 @pytest.mark.parametrize("kind", ["print", "log"])

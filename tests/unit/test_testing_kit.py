@@ -114,6 +114,43 @@ def test_a_coroutine_publishes_with_its_success() -> None:
     assert worker.succeeded == 1
 
 
+@task("double", reply_to="doubled")
+def double(number: int) -> int:
+    return number * 2
+
+
+@task("odd", reply_to="doubled", max_attempts=1)
+def odd() -> object:
+    return object()
+
+
+def test_a_result_goes_to_the_reply_topic_of_its_task() -> None:
+    worker = MemoryWorker(double)
+    worker.publish("double", {"number": 21}, id="q", key="k")
+    worker.run()
+    (record,) = worker.published
+    headers = dict(record.headers)
+    assert (record.topic, record.key, record.value) == ("doubled", b"k", b"42")
+    assert (headers["ce_type"], headers["ce_id"], headers["ce_causationid"]) == (b"double.result", b"q/result", b"q")
+
+
+def test_a_result_that_does_not_fit_into_json_is_a_failure() -> None:
+    worker = MemoryWorker(odd)
+    worker.publish("odd")
+    worker.run()
+    assert [letter.reason for letter in worker.dead_letters] == ["exhausted"]
+    assert "JSON" in worker.dead_letters[0].message
+
+
+@pytest.mark.parametrize(("allowed", "topics"), [((), []), (("replies",), ["replies"])])
+def test_a_message_may_ask_for_its_result_on_an_allowed_topic(allowed: tuple[str, ...], topics: list[str]) -> None:
+    worker = MemoryWorker(add, reply_topics=allowed)
+    worker.publish("add", {"a": 1}, headers={"ce_replyto": "replies"})
+    worker.run()
+    assert [record.topic for record in worker.published] == topics
+    assert worker.succeeded == 1
+
+
 def test_a_plugin_with_settings() -> None:
     worker = MemoryWorker(Greeter, settings={"Greeter": {"word": "Hello"}})
     worker.publish("greet", {"name": "you"})

@@ -226,6 +226,7 @@ class Instruments:
         )
         counted("kworker_tasks_abandoned_total", lambda: engine.departure.abandoned)
         counted("kworker_late_results_total", lambda: engine.late_results)
+        counted("kworker_replies_refused_total", lambda: engine.refused_replies)
         counted(
             "kworker_threads_lost_total",
             lambda: sum(executor.lost for kind, executor in executors.items() if kind == "thread"),

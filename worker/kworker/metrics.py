@@ -88,6 +88,12 @@ _ROWS = (
         "Tasks still running when the budget of a revoke or a stop ended; they run again elsewhere.",
     ),
     MetricSpec(
+        "kworker_replies_refused_total",
+        "counter",
+        (),
+        "Messages that asked for their result to go to a topic that is not one of the reply topics.",
+    ),
+    MetricSpec(
         "kworker_late_results_total",
         "counter",
         (),

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -108,8 +108,8 @@ class DeadLetter(Struct, frozen=True):
 class MemoryWorker:
     """A worker in memory. `plugins`: marked functions, Plugin instances or classes, or modules of them.
 
-    settings: for plugins with `Settings`, by class name. order: as `--order`. Raises PluginError for a signature that
-    cannot be used, and whatever a plugin's `setup` raises.
+    settings: for plugins with `Settings`, by class name. order, reply_topics: as the options. Raises PluginError for a
+    signature that cannot be used, and whatever a plugin's `setup` raises.
     """
 
     def __init__(
@@ -118,13 +118,16 @@ class MemoryWorker:
         settings: Mapping[str, Mapping[str, object]] | None = None,
         order: Order = "unordered",
         topic: str = "tasks",
+        reply_topics: Collection[str] = (),
     ) -> None:
         self._topic = topic
         self._now = 0.0
         specs = list(_specs(plugins, settings or {}))
         self._registry = Registry.from_specs(specs, Signature)
         routes = {name: loaded.route() for name, loaded in self._registry.tasks.items()}
-        engine_settings = EngineSettings("test", "memory", dict.fromkeys(_kinds(specs), _SLOTS), order)
+        engine_settings = EngineSettings(
+            "test", "memory", dict.fromkeys(_kinds(specs), _SLOTS), order, reply_topics=reply_topics
+        )
         self._engine = Engine(engine_settings, routes, lambda: 0.0)
         self._place = TopicPartition(topic, 0)
         self._log: list[MemoryRecord] = []

@@ -384,6 +384,7 @@ def _engine_settings(config: Config, executors: Mapping[str, Executor]) -> Engin
         most_records=config.max_in_memory,
         most_bytes=config.max_in_memory_bytes,
         commit_interval=config.commit_interval,
+        reply_topics=frozenset(config.reply_topics),
         topics={
             topic: TopicRules(settings.task, config.dead_letter(topic))
             for topic, settings in config.topic_settings.items()

@@ -188,7 +188,7 @@ def run(given: Given, loaded: LoadedTask) -> tuple[Outcome, BaseException | None
         result, context = call(given, loaded, None, publication, lambda context: None)
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
-        return succeeded(result, context), None
+        return succeeded(given.task, loaded.spec, result, context), None
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # as in a worker: whatever a plugin raises is an outcome

@@ -41,7 +41,7 @@ class Config:
     topics: names, and regular expressions that start with ^. plugins: the allow-list of entry-point names; None is
     all that are installed. admin_port_explicit: the port was asked for, so a busy one is an error. max_in_memory,
     max_in_memory_bytes: limits of the records that are not finished. lost_slots: hung threads after which the worker
-    ends. child_tasks, child_resident: what a child process is replaced after: tasks, 0 for never; bytes of resident
+    ends. child_tasks, child_resident: what a child process is replaced after: tasks, 0 is never; bytes of resident
     memory. child_memory, child_cpu, child_files: what the kernel lets it have: bytes of address space, seconds of
     processor time for one task, open files. kafka: librdkafka properties. tasks: options of @task to override, by task
     name. plugin_settings: tables by entry-point name. file: the kworker.toml that was read. notes: what is worth a line
@@ -66,7 +66,7 @@ class Config:
     max_in_memory: int = 20_000
     max_in_memory_bytes: int = 64 << 20
     lost_slots: int = 32
-    child_tasks: int = 100_000
+    child_tasks: int = 0
     child_resident: int | None = None
     child_memory: int | None = None
     child_cpu: float | None = None

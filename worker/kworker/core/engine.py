@@ -17,6 +17,8 @@ import heapq
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 
+from msgspec import structs
+
 from kworker.core import actions as do
 from kworker.core import events as on
 from kworker.core.actions import Action
@@ -67,6 +69,8 @@ class Engine:
         """Reports that came after the attempt was no longer ours to decide."""
         self.foreign_metadata = 0
         """Assignments whose commit metadata was not written by kworker for that offset."""
+        self.refused_replies = 0
+        """Messages that asked for their result to go to a topic that is not allowed: no result is sent there."""
         self.quiet = False
         self._reactions: dict[type, Callable[..., None]] = {
             on.Polled: self._polled,
@@ -192,6 +196,9 @@ class Engine:
                 refused.append((Entry(bare(record, task), partition, self.unknown, seen), task))
                 size += refused[-1][0].task.size
             else:
+                if task.reply_to is not None and task.reply_to not in self._settings.reply_topics:
+                    self.refused_replies += 1
+                    task = structs.replace(task, reply_to=None)
                 entries.append(Entry(task, partition, routes[task.name], seen))
                 size += task.size
         self.pressure.add(partition, len(run), size)

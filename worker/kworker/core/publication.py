@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from kworker.task import Headers, Publication
+from kworker.task import Headers, Publication, Task
 
 SOURCE = "kworker"
 """`ce_source` of what kworker publishes, unless a header says otherwise."""
@@ -45,13 +45,7 @@ def message(
         raise ValueError(f"cannot publish {task!r}: the id is empty; leave it out to get one made")
     _check_name(task, "topic", topic)
     value, content_type = _encode(task, payload)
-    attributes: dict[str, str | bytes] = {
-        "ce_type": task,
-        "ce_id": id,
-        "ce_source": SOURCE,
-        "ce_specversion": "1.0",
-        "ce_time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-    }
+    attributes = _attributes(task, id, now)
     if content_type:
         attributes["content-type"] = content_type
     if headers:
@@ -59,6 +53,29 @@ def message(
         attributes.update(headers)
     wire: Headers = [(name, _bytes(text, f"header {name!r}")) for name, text in attributes.items()]
     return Publication(topic=topic, key=None if key is None else _bytes(key, "the key"), value=value, headers=wire)
+
+
+def result(task: Task, value: object, *, topic: str, now: float) -> Publication:
+    """The record that answers `task` with what it returned: `ce_causationid` is the task's id, the key is the task's.
+
+    value: as a payload. now: seconds since the epoch. Raises ValueError or TypeError for what JSON cannot hold.
+    """
+    content, content_type = _encode(task.name, value)
+    attributes = _attributes(f"{task.name}.result", f"{task.id}/result", now) | {"ce_causationid": task.id}
+    if content_type:
+        attributes["content-type"] = content_type
+    headers: Headers = [(name, _bytes(text, f"header {name!r}")) for name, text in attributes.items()]
+    return Publication(topic=topic, key=task.key, value=content, headers=headers)
+
+
+def _attributes(kind: str, id: str, now: float) -> dict[str, str | bytes]:
+    return {
+        "ce_type": kind,
+        "ce_id": id,
+        "ce_source": SOURCE,
+        "ce_specversion": "1.0",
+        "ce_time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    }
 
 
 def _encode(task: str, payload: object) -> tuple[bytes | None, str]:

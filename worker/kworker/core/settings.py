@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from msgspec import Struct
 
@@ -22,6 +22,7 @@ class EngineSettings(Struct, frozen=True):
 
     slots: how many attempts each executor may hold, running and about to run. most_records, most_bytes: of
     unfinished records in memory. alphabet: how commit metadata is written; None where the broker drops it.
+    reply_topics: where a message may have its result sent.
     """
 
     group: str
@@ -33,3 +34,4 @@ class EngineSettings(Struct, frozen=True):
     commit_interval: float = 1.0
     alphabet: Alphabet | None = Alphabet.WIDE
     topics: Mapping[str, TopicRules] = {}
+    reply_topics: Collection[str] = ()

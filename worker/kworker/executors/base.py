@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from kworker.core.entry import Entry
 from kworker.core.partition import Partition
-from kworker.core.publication import message
+from kworker.core.publication import message, result
 from kworker.duration import seconds
 from kworker.errors import DecodeError, Reject, Retry, Unavailable
 from kworker.plugin import Context, TaskSpec
@@ -174,10 +174,10 @@ def execute(given: Given, runnable: Runnable, deadline: float | None, publish: P
     deadline: monotonic seconds, or None. started: told of the context, so that it can be cancelled.
     """
     try:
-        result, context = call(given, runnable, deadline, publish, started)
+        returned, context = call(given, runnable, deadline, publish, started)
     except BaseException as error:  # a plugin may raise anything, SystemExit too; it ends its attempt only
         return outcome_of(error)
-    return succeeded(result, context)
+    return succeeded(given.task, runnable.spec, returned, context)
 
 
 def call(
@@ -202,10 +202,16 @@ def call(
     return runnable.spec.function(*arguments, ctx=context, **keywords), context
 
 
-def succeeded(result: object, context: Context | None) -> Success:
-    """The outcome of an attempt that returned `result`."""
+def succeeded(task: Task, spec: TaskSpec, returned: object, context: Context | None) -> Outcome:
+    """The outcome of an attempt that returned; with the record that carries the result, where one is wanted."""
     publications = context.publications if context is not None else ()
-    return SUCCESS if result is None and not publications else Success(result, publications)
+    topic = task.reply_to or spec.reply_to  # the engine has seen to it that a message asks for allowed topics only
+    if topic is not None:
+        try:
+            publications += (result(task, returned, topic=topic, now=time.time()),)
+        except (TypeError, ValueError) as error:  # what it returned does not fit into JSON
+            return outcome_of(error)
+    return SUCCESS if returned is None and not publications else Success(returned, publications)
 
 
 def publication(

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 
 from kworker.config import Config
 from kworker.executors.base import Executor, Runnable, publication
+from kworker.executors.children import Recycling
 from kworker.executors.coroutines import CoroutineExecutor
 from kworker.executors.messages import Limits, Loaded
-from kworker.executors.processes import ProcessExecutor, Recycling
+from kworker.executors.processes import ProcessExecutor
 from kworker.executors.threads import ThreadExecutor
 from kworker.mailbox import Mailbox
 

@@ -17,15 +17,26 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
 
+from msgspec import Struct
+
 from kworker.core.entry import Entry
 from kworker.executors.child import Fds
 from kworker.executors.messages import TOKEN, Given, Message, Messages, pack_given
 
 _READ = 1 << 16
+_MOST_READS = 64
+_ALL = 1024  # reads that empty a socket, unless it is filled for ever
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MOST_OUTPUT = 1 << 16
 _MOST_LINES = 1000
 _TAIL = 4000
+
+
+class Recycling(Struct, frozen=True):
+    """When a child is replaced though it lives: after so many tasks, above so many bytes resident; 0 is never."""
+
+    tasks: int = 0
+    memory: int = 0
 
 
 class Child:
@@ -37,7 +48,7 @@ class Child:
     nonsense: what it said that is no message. leaving: when the socket was closed here, so that it goes.
     """
 
-    def __init__(self, number: int, selector: BaseSelector, now: float) -> None:
+    def __init__(self, number: int, selector: BaseSelector, now: float, recycling: Recycling) -> None:
         self.number = number
         self.slot = f"process-{number}"
         self.pid = 0
@@ -58,6 +69,7 @@ class Child:
         self._messages = Messages()
         self._outbox = bytearray()
         self._selector = selector
+        self._recycling = recycling
         self._socket, self._theirs = socket.socketpair()
         self._tokens, self._tokens_in = os.pipe()
         self._printed, self._printing = os.pipe()
@@ -89,6 +101,20 @@ class Child:
     def stays(self) -> bool:
         """Whether it is one of those that serve: it is not about to go by its own or the worker's wish."""
         return self.leaving is None and not self.finished
+
+    @property
+    def worn(self) -> bool:
+        """Whether it has run as many tasks as it may."""
+        return 0 < self._recycling.tasks <= self.served
+
+    @property
+    def large(self) -> bool:
+        """Whether it takes more memory than it may. Asks the system."""
+        return 0 < self._recycling.memory < self.resident()
+
+    def described(self) -> dict[str, object]:
+        """For status pages."""
+        return {"slot": self.slot, "pid": self.pid, "ready": self.ready, "tasks": self.served}
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 
@@ -137,9 +163,11 @@ class Child:
         self.served += 1
         return self.entries.popleft()[1]
 
-    def receive(self) -> Iterator[Message]:
-        """What it says, until there is nothing now, or for ever: then it is `closed`."""
-        while self.closed is None:
+    def receive(self, *, all: bool = False) -> Iterator[Message]:
+        """What it says, until there is nothing now, or for ever: then it is `closed`. Without `all` not too much."""
+        for _ in range(_ALL if all else _MOST_READS):
+            if self.closed is not None:
+                return
             try:
                 data = self._socket.recv(_READ)
                 if not data:
@@ -152,6 +180,8 @@ class Child:
                 break
             except OSError:
                 break
+        else:
+            return
         if self.closed is None:
             self.closed = time.monotonic()
             self._selector.unregister(self._socket)

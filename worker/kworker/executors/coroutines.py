@@ -173,7 +173,7 @@ class CoroutineExecutor:
         except BaseException as error:  # as in `execute`; asyncio would end its loop by a SystemExit
             outcome = outcome_of(error)
         else:
-            outcome = succeeded(result, context)
+            outcome = succeeded(attempt.entry.task, runnable.spec, result, context)
         ended = time.monotonic()
         if timeout and ended - since > timeout and isinstance(outcome, Failed):
             outcome = _timed_out(outcome, timeout)

@@ -39,10 +39,10 @@ class Hearing:
         """Seconds it may take; 0 is any time."""
         return self._runnables[entry.task.name].spec.timeout
 
-    def converse(self, child: Child) -> None:
-        """Take all that a child has said by now, and send it what is left to send."""
+    def converse(self, child: Child, *, all: bool = False) -> None:
+        """Take what a child has said by now, and send it what is left to send. Without `all` others have their turn."""
         child.send()
-        for message in child.receive():
+        for message in child.receive(all=all):
             if isinstance(message, Reports):
                 self._take_reports(child, message)
             elif isinstance(message, Line):
@@ -76,7 +76,7 @@ class Hearing:
 
     def settle(self, child: Child) -> None:
         """After `take_back`: all that has begun but the last has ended, as plain successes if there is no report."""
-        self.converse(child)
+        self.converse(child, all=True)
         while len(child.entries) > 1:
             self.report(child, SUCCESS)
 
@@ -98,6 +98,8 @@ class Hearing:
             return overdue(self.timeout(child.entries[0][1]), "was killed")
         if child.told:
             return Failed(ErrorInfo("cancelled", "it was killed: its partition went to another worker"))
+        if child.nonsense:
+            return Crashed(ErrorInfo("crash", f"its process said what it should not: {child.nonsense}"))
         tail = child.output.tail.decode("utf-8", "backslashreplace")
         return Crashed(ErrorInfo("crash", f"its process {how(code)}", tail))
 
@@ -115,8 +117,7 @@ class Hearing:
             outcome = SUCCESS if ended.outcome is None else self._judge(child, entry, ended, ended.outcome)
             report((entry, entry.run, outcome, ended.since, ended.ended))
             name, took = entry.task.name, ended.ended - ended.since
-            cost = costs.get(name, took)
-            costs[name] = cost + (took - cost) * _WEIGHT
+            costs[name] = costs.get(name, took) * (1 - _WEIGHT) + took * _WEIGHT  # infinity stays
             child.progress = ended.ended
         child.finished |= message.last
 

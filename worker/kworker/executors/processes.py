@@ -22,13 +22,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from selectors import EVENT_READ, DefaultSelector
 
-from msgspec import Struct
-
 from kworker.core.entry import Entry
 from kworker.core.partition import Partition
 from kworker.errors import PluginError
 from kworker.executors.base import Runnable, Running
-from kworker.executors.children import Child
+from kworker.executors.children import Child, Recycling
 from kworker.executors.hearing import Hearing, how
 from kworker.executors.messages import Beginning, Limits, Loaded
 from kworker.executors.nursery import EXITED, Nursery
@@ -45,13 +43,6 @@ _MOST_AT_ONCE = 64
 _START = 60.0  # seconds in which a child must have its plugins set up
 _LEAVE = 5.0  # seconds for their teardown
 _PAUSES = (0.5, 30.0)  # seconds before a child that could not start is tried again: at first, and at most
-
-
-class Recycling(Struct, frozen=True):
-    """When a child is replaced though it lives: after so many tasks, above so many bytes resident; 0 is never."""
-
-    tasks: int = 0
-    memory: int = 0
 
 
 class ProcessExecutor:
@@ -148,10 +139,7 @@ class ProcessExecutor:
 
     def children(self) -> list[dict[str, object]]:
         """The children, for status pages."""
-        return [
-            {"slot": child.slot, "pid": child.pid, "ready": child.ready, "tasks": child.served}
-            for child in list(self._children.values())
-        ]
+        return [child.described() for child in list(self._children.values())]
 
     def stop(self) -> None:
         """Have each child leave as soon as it has nothing to run."""
@@ -206,9 +194,7 @@ class ProcessExecutor:
         if self._woken:
             self._asleep = False
             return 0.0
-        quiet = all(
-            child.takes_more and not (child.entries or self._is_worn(child)) for child in self._children.values()
-        )
+        quiet = all(child.takes_more and not (child.entries or child.worn) for child in self._children.values())
         return None if quiet and len(self._children) == self.slots and not self._stopped else _TICK
 
     def _step(self, now: float) -> None:
@@ -234,7 +220,7 @@ class ProcessExecutor:
                 self._selector.register(self._nursery.socket, EVENT_READ, self._hear)
                 self._selector.register(self._nursery.output, EVENT_READ, self._overhear)
             number = next(self._numbers)
-            child = self._children[number] = Child(number, self._selector, now)
+            child = self._children[number] = Child(number, self._selector, now, self._recycling)
             child.attach(partial(self._converse, child), partial(self._listen, child))
             self._nursery.bear(number, child.fds)
             child.was_born()
@@ -244,8 +230,10 @@ class ProcessExecutor:
 
     def _converse(self, child: Child) -> None:
         if child.number in self._children:
+            was_ready = child.ready
             self._hearing.converse(child)
-            if child.ready and not self._first.is_set():
+            if child.ready and not was_ready:
+                self._pause = 0.0
                 self._first.set()
 
     def _listen(self, child: Child) -> None:
@@ -283,7 +271,6 @@ class ProcessExecutor:
     def _bury(self, child: Child, code: int) -> None:
         """A child has ended: what it had begun is settled, what it had not goes to others."""
         hearing = self._hearing
-        hearing.converse(child)
         rest = child.take_back()
         hearing.settle(child)
         if child.entries:
@@ -310,7 +297,7 @@ class ProcessExecutor:
         takers = []
         for child in self._children.values():
             if child.takes_more and len(child.entries) <= _MOST_AT_ONCE:
-                if not self._is_worn(child):
+                if not child.worn:
                     takers.append(child)
                 elif not child.entries:
                     child.let_go(now)
@@ -324,9 +311,8 @@ class ProcessExecutor:
     def _portion(self, child: Child, most: int) -> list[Entry]:
         """What this child may be given now: one task, or several small ones."""
         queue, costs = self._queue, self._hearing.costs
-        held, load = len(child.entries), 0.0
-        if held:
-            load = held * costs.get(child.entries[0][1].task.name, math.inf)
+        held = len(child.entries)
+        load = held * costs.get(child.entries[0][1].task.name, math.inf) if held else 0.0
         entries: list[Entry] = []
         try:
             for _ in range(most):
@@ -359,9 +345,8 @@ class ProcessExecutor:
                 self._kill(child, "start")
         elif child.entries:
             self._look_at_task(child, now)
-        elif self._stopped or self._is_worn(child) or self._is_large(child):
+        elif self._stopped or child.worn or child.large:
             child.let_go(now)
-        self._pause *= not child.ready
 
     def _look_at_task(self, child: Child, now: float) -> None:
         if len(child.entries) > 1 and now - child.progress > _STALL:
@@ -412,9 +397,3 @@ class ProcessExecutor:
     def _signal(self, child: Child, number: int) -> None:
         if self._nursery is not None:
             self._nursery.signal(child.number, number)
-
-    def _is_worn(self, child: Child) -> bool:
-        return 0 < self._recycling.tasks <= child.served
-
-    def _is_large(self, child: Child) -> bool:
-        return 0 < self._recycling.memory < child.resident()
