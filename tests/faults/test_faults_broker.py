@@ -108,10 +108,13 @@ def test_fault_26_dead_letters_are_not_taken(kafka: Kafka, tasks: Tasks, start_w
         others = {id for id, (partition, _) in tasks.places.items() if partition}
         wait_for(lambda: others <= tasks.remembered(), 20, "the other partitions go on")
         assert metric(worker, "kworker_paused_partitions") == 1
-        assert metric(worker, "kworker_forward_failures_total") >= 1
+        assert metric(worker, "kworker_forward_failures_total", topic=tasks.topic) >= 1
         assert worker.get("/livez")[0] == 200
         behind = {id for id, (partition, at) in tasks.places.items() if partition == 0 and at > offset}
         assert not behind & tasks.started().keys()
+        lag = end_offsets(kafka.bootstrap, tasks.topic)[0] - offset
+        shown = {"topic": tasks.topic, "partition": "0"}
+        wait_for(lambda: metric(worker, "kworker_consumer_lag", **shown) == lag, 20, "the lag counts what comes now")
         if what == "missing":
             create_topic(kafka.bootstrap, dead, 1)
         else:

@@ -40,7 +40,7 @@ class RaisingIntake(Intake):
 
     def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
         guarded = super()._guarded(callback)
-        if callback.__name__ != "_committed":
+        if callback.__name__ != "answered":
             return guarded
 
         def raising(*arguments: object) -> None:

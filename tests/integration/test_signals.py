@@ -169,6 +169,39 @@ def test_a_plugin_that_cannot_be_set_up_ends_with_5_before_the_group_is_joined(s
     assert stage.committed(topic) == {}
 
 
+LAST = """
+import time
+from pathlib import Path
+from kworker import Plugin, task
+
+class Last(Plugin):
+    @task("last.work")
+    def work(self): ...
+
+    def teardown(self):
+        Path("leaving").touch()
+        while not Path("leave").exists():
+            time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("number", [*ENDS, signal.SIGQUIT, signal.SIGUSR1])
+def test_a_signal_during_the_last_steps_of_a_stop_does_not_cut_them_off(
+    stage: Stage, tmp_path: Path, number: int
+) -> None:
+    topic = stage.topic()
+    stage.publish(topic, "note", range(10))
+    site = install(tmp_path / "site", "last", "last_plugin:Last", LAST)
+    worker = stage.start("--plugin", "last", "--plugin", "probe", topics=[topic], site=[PLUGIN, site])
+    stage.wait_noted("ran", range(10), worker)
+    worker.terminate()
+    stage.wait((worker.folder / "leaving").exists, "the teardown", worker)
+    worker.signal(number)
+    (worker.folder / "leave").touch()
+    assert worker.wait() == 0
+    assert stage.committed(topic) == {0: (10, "")}
+
+
 def test_a_plugin_that_is_not_installed_ends_with_5(stage: Stage) -> None:
     worker = stage.start("--plugin", "nobody-wrote-it")
     assert worker.wait() == 5

@@ -142,10 +142,10 @@ class Worker:
             self._instruments.expect_life(time.monotonic())
             threading.Thread(target=self._watchdog, name="kworker-watchdog", daemon=True).start()
             code = self._loop()
+            self._shut_down()  # it has its own deadline: a signal that comes now must not cut the last commit off
         finally:
             for number, previous in restore.items():
                 signal.signal(number, previous)
-        self._shut_down()
         if self._intake.uncommitted:
             log.warning("some of what was done is not committed and will run again elsewhere")
             code = code or EXIT_UNFINISHED

@@ -33,7 +33,7 @@ class Forwarding:
         self._due: list[tuple[float, int, Forward]] = []  # refused, to be tried again
         self._sequence = count()
         self.failures: dict[str, int] = {}
-        """Refused forwards by target topic."""
+        """Refused forwards by the topic their record was read from: a task may name any target."""
 
     def set_aside(self, entry: Entry, verdict: Verdict, at: float) -> None:
         """Send the entry to its dead-letter topic. `at`: now, in seconds since the epoch."""
@@ -56,7 +56,7 @@ class Forwarding:
         """The broker did not take it: make it smaller, have its topic created, or just try again later."""
         entry = forward.entry
         topic = forward.publication.topic
-        self.failures[topic] = self.failures.get(topic, 0) + 1
+        self.failures[entry.task.topic] = self.failures.get(entry.task.topic, 0) + 1
         if forward.verdict is None and refusal is not Refusal.OTHER and forward.tries >= _PUBLICATION_TRIES:
             # A task that publishes what no broker will take must not stop its partition: the record is set aside.
             error = ErrorInfo("publication", f"what it published to {topic!r} was refused: {refusal.name.lower()}")

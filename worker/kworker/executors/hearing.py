@@ -25,10 +25,11 @@ _printed = logging.getLogger("kworker.output")
 
 _READS = 16
 _WEIGHT = 1 / 8
+_UNKNOWN = 0.1  # seconds to begin with: some twenty tasks of a name must be quick before they travel together
 
 
 class Hearing:
-    """See the module. `costs`: seconds that tasks of a name take, a moving average; unknown until one has ended."""
+    """See the module. `costs`: seconds that tasks of a name take, a moving average."""
 
     def __init__(self, runnables: Mapping[str, Runnable], mailbox: Mailbox) -> None:
         self.costs: dict[str, float] = {}
@@ -117,7 +118,7 @@ class Hearing:
             outcome = SUCCESS if ended.outcome is None else self._judge(child, entry, ended, ended.outcome)
             report((entry, entry.run, outcome, ended.since, ended.ended))
             name, took = entry.task.name, ended.ended - ended.since
-            costs[name] = costs.get(name, took) * (1 - _WEIGHT) + took * _WEIGHT  # infinity stays
+            costs[name] = costs.get(name, _UNKNOWN) * (1 - _WEIGHT) + took * _WEIGHT  # infinity stays
             child.progress = ended.ended
         child.finished |= message.last
 

@@ -39,7 +39,7 @@ _TICK = 0.05  # seconds between two looks at deadlines while something runs
 _KILL = 0.3  # seconds from SIGTERM to SIGKILL
 _STALL = 0.05  # seconds without a report after which what has not begun is taken back
 _AHEAD = 0.01  # seconds of work that a child may have in its hands
-_MOST_AT_ONCE = 64
+_MOST_AT_ONCE = 128
 _START = 60.0  # seconds in which a child must have its plugins set up
 _LEAVE = 5.0  # seconds for their teardown
 _PAUSES = (0.5, 30.0)  # seconds before a child that could not start is tried again: at first, and at most
@@ -71,6 +71,7 @@ class ProcessExecutor:
         self._limits = limits or Limits()
         self._recycling = recycling or Recycling()
         self._queue: deque[Entry] = deque()
+        self._order = threading.Lock()  # of the queue, held by who takes from it or puts back
         self._commands: deque[Callable[[], None]] = deque()
         self._children: dict[int, Child] = {}
         self._numbers = itertools.count(1)
@@ -106,17 +107,13 @@ class ProcessExecutor:
 
     def withdraw(self) -> list[Entry]:
         """Give back what no child was given of partitions that are leaving; the rest keeps its order."""
-        kept: list[Entry] = []
-        withdrawn: list[Entry] = []
-        for _ in range(len(self._queue)):
-            try:
-                entry = self._queue.popleft()
-            except IndexError:  # children were given what was left
-                break
-            (withdrawn if entry.partition.leaving else kept).append(entry)
-        self._queue.extendleft(reversed(kept))
+        with self._order:
+            waiting = list(self._queue)  # one step; what is submitted meanwhile stays behind these
+            for _ in waiting:
+                self._queue.popleft()
+            self._queue.extendleft(entry for entry in reversed(waiting) if not entry.partition.leaving)
         self._wake()
-        return withdrawn
+        return [entry for entry in waiting if entry.partition.leaving]
 
     def cancel(self, partitions: Collection[Partition]) -> None:
         """End what runs of these partitions, as at a deadline."""
@@ -277,7 +274,7 @@ class ProcessExecutor:
             hearing.report(child, hearing.cut_short(child, code))
         elif child.ready and child.stays and not child.told:
             log.warning("an idle child process %s", how(code), extra={"slot": child.slot})
-        self._queue.extendleft(reversed(rest))
+        self._put_back(rest)
         if not child.ready:
             self._could_not_start(child.broken or f"it {how(code)} before it was ready")
         child.close()
@@ -305,25 +302,23 @@ class ProcessExecutor:
         for index, child in enumerate(takers):
             share = math.ceil(len(self._queue) / (len(takers) - index))
             left = (self._recycling.tasks or math.inf) - child.served - len(child.entries)
-            if entries := self._portion(child, int(min(share, _MOST_AT_ONCE, left))):
+            if entries := self._portion(child, int(min(share, _MOST_AT_ONCE, left)), now):
                 child.give(entries, now)
 
-    def _portion(self, child: Child, most: int) -> list[Entry]:
+    def _portion(self, child: Child, most: int, now: float) -> list[Entry]:
         """What this child may be given now: one task, or several small ones."""
         queue, costs = self._queue, self._hearing.costs
         held = len(child.entries)
-        load = held * costs.get(child.entries[0][1].task.name, math.inf) if held else 0.0
+        load = 0.0
+        if held:
+            load = max(held * costs.get(child.entries[0][1].task.name, math.inf), now - child.progress)
         entries: list[Entry] = []
-        try:
-            for _ in range(most):
-                entry = queue.popleft()
-                load += costs.get(entry.task.name, math.inf)
+        with self._order:
+            while queue and len(entries) < most:
+                load += costs.get(queue[0].task.name, math.inf)
                 if load > _AHEAD and (entries or held):
-                    queue.appendleft(entry)
                     break
-                entries.append(entry)
-        except IndexError:  # the end, or what was there was withdrawn at this moment
-            pass
+                entries.append(queue.popleft())
         return entries
 
     # -- time ---------------------------------------------------------------------------------------------------------
@@ -362,8 +357,12 @@ class ProcessExecutor:
         """Put back into the queue what has not begun; returns what is of these partitions instead."""
         rest = child.take_back()
         self._hearing.settle(child)
-        self._queue.extendleft(entry for entry in reversed(rest) if entry.partition not in but)
+        self._put_back([entry for entry in rest if entry.partition not in but])
         return [entry for entry in rest if entry.partition in but]
+
+    def _put_back(self, entries: list[Entry]) -> None:
+        with self._order:
+            self._queue.extendleft(reversed(entries))
 
     def _tell(self, child: Child, why: str, now: float) -> None:
         """End the task that runs in this child, if it still does, and the child with it; after `_take_back`."""

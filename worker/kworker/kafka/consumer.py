@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, cast
 
-from confluent_kafka import Consumer, KafkaError, Message
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as Position
 
 from kworker.core.actions import CommitItem
@@ -32,7 +32,7 @@ _POLL = 0.1
 _CHUNK = 1000
 _HOLD = 0.02  # seconds between two looks for room
 _PAUSE_AFTER = 1.0  # without room for so long, partitions are paused: that throws prefetched records away, so late
-_LOOK_AT_ENDS = 2.0
+_LOOK_AT_ENDS, _ASK = 2.0, 0.5
 _ANSWER_MARGIN = 5.0
 _LEAVE = 0.5  # seconds of the time for a close that are kept for leaving the group
 
@@ -165,7 +165,7 @@ class Intake:
 
     def _step(self) -> None:
         room = self._room.records() - self._seeking
-        if self._seeking or room <= 0:
+        if self._seeking or room <= 0 or self._room.bytes() <= 0:
             self._without_room()
             return
         self._no_room_since = None
@@ -240,9 +240,15 @@ class Intake:
         change([Position(*name) for name in self._assigned - self._paused])
 
     def _look_at_ends(self) -> None:
-        """Note the log ends that fetches brought along (no call to the broker), for the lag."""
-        ends = {}
+        """Note the log ends, for the lag: fetches brought them along, but for a paused partition, that has none."""
+        ends, answers = {}, True
         for name in self._assigned:
+            if answers and name in self._paused:
+                try:
+                    ends[name] = self._consumer.get_watermark_offsets(Position(*name), timeout=_ASK)[1]
+                    continue
+                except KafkaException:  # others would be waited for as long; what was known last is shown
+                    answers = False
             _, end = self._consumer.get_watermark_offsets(Position(*name), cached=True)
             if end >= 0:
                 ends[name] = end
