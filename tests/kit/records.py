@@ -84,7 +84,8 @@ def create_topic(bootstrap: str, topic: str, partitions: int = 1, config: Mappin
 def produce(bootstrap: str, topic: str, records: Iterable[NewRecord | bytes]) -> list[tuple[int, int]]:
     """Write `records` (bytes: a value alone); returns their (partition, offset) in order, all acknowledged."""
     producer = Producer(
-        _client(bootstrap) | {
+        _client(bootstrap)
+        | {
             "enable.idempotence": True,
             "linger.ms": 2,
             "delivery.timeout.ms": int(TIMEOUT * 1000),
