@@ -236,12 +236,16 @@ main(["--group", "g"])
 
 
 def _code_of_worker(closed: list[int], stdout: int) -> int:
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
     return subprocess.run(
         [sys.executable, "-c", WORKER.replace("CLOSED", str(closed))],
         stdout=stdout,
         stderr=subprocess.DEVNULL,
         env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
-        preexec_fn=lambda: [os.close(number) for number in closed],
+        preexec_fn=close,
         timeout=30,
         check=False,
     ).returncode
