@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import random
 import shutil
@@ -118,7 +117,8 @@ class Broker:
         return self
 
     def _format(self, tool: str, libs: Path, settings: Path) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # Hexadecimal: a base64 id that begins with "-", one in 64, is taken for an option.
+        cluster = uuid.uuid4().hex[:22]
         command = (
             tool,
             "-XX:TieredStopAtLevel=1",
