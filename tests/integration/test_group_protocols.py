@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but its types do not re-export them
     AdminClient,
     NewPartitions,
@@ -207,6 +207,34 @@ def test_records_that_were_deleted_before_they_were_read_are_counted_as_loss(sta
     stage.wait_all_committed(topic, again)
     assert metric(again, "kworker_offset_loss_total", topic=topic) == 15
     assert stage.numbers("ran") == dict.fromkeys([*range(10), *range(25, 40)], 1)
+
+
+def test_a_topic_made_anew_under_a_worker_is_read_from_its_start(stage: Stage) -> None:
+    """Its log is longer than the old one before the worker looks: its consumer goes on at the old offset."""
+    topic = stage.topic()
+    stage.publish(topic, "note", range(20))
+    worker = stage.start(topics=[topic])
+    stage.wait_all_committed(topic, worker)
+    worker.freeze()
+    admin = AdminClient({"bootstrap.servers": stage.bootstrap})
+    admin.delete_topics([topic])[topic].result(10)
+
+    def made() -> bool:  # the broker takes its time to forget the old one
+        try:
+            stage.topic(name=topic)
+        except KafkaException as error:
+            assert error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS
+            return False
+        return True
+
+    stage.wait(made, "the topic made anew", worker)
+    stage.publish(topic, "note", range(100, 150))
+    worker.thaw()
+    stage.wait_noted("ran", range(100, 150), worker)
+    stage.wait_all_committed(topic, worker)
+    assert "deleted and made anew" in worker.logged()
+    worker.terminate()
+    assert worker.wait() == 0
 
 
 # -- which topics --------------------------------------------------------------------------------------------------

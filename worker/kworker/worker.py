@@ -10,7 +10,6 @@ import faulthandler
 import gc
 import logging
 import os
-import queue
 import random
 import signal
 import socket
@@ -34,12 +33,12 @@ from kworker.health import AdminServer
 from kworker.instruments import Instruments, task_fields
 from kworker.kafka.consumer import Intake
 from kworker.kafka.producer import ForwardProducer
-from kworker.kafka.settings import admin_settings, consumer_settings, producer_settings
-from kworker.kafka.topics import Topics
+from kworker.kafka.settings import consumer_settings, producer_settings
 from kworker.loading import executors, in_children, load
 from kworker.logs import dropped, flush
 from kworker.mailbox import Command, Mailbox
 from kworker.registry import Registry
+from kworker.upkeep import Upkeep
 
 log = logging.getLogger("kworker")
 
@@ -97,8 +96,7 @@ class Worker:
             ready=self._instruments.ready,
             status=self._instruments.status,
         )
-        self._topic_work: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
-        self._topics_seen: set[str] = set()
+        self._upkeep = Upkeep(config, self._intake.begin_again)
         self._taken_records = 0
         self._taken_bytes = 0
         self._next_watch = 0.0
@@ -115,7 +113,7 @@ class Worker:
             do.Resume: lambda action: self._intake.resume(action.partitions),
             do.SeekBack: lambda action: self._intake.seek_back(action.positions),
             do.Released: lambda action: self._intake.release(action.commit),
-            do.CreateTopics: lambda action: self._topic_work.put(dict(action.missing)),
+            do.CreateTopics: lambda action: self._upkeep.create(dict(action.missing)),
             do.Withdraw: self._withdraw,
             do.Cancel: self._cancel,
             do.Drained: self._drained,
@@ -136,7 +134,7 @@ class Worker:
         gc.set_threshold(50_000, 20, 50)
         restore = self._take_signals()
         try:
-            threading.Thread(target=self._keep_topics, name="kworker-topics", daemon=True).start()
+            self._upkeep.start()
             self._producer.start()
             self._intake.start()
             self._instruments.expect_life(time.monotonic())
@@ -192,7 +190,8 @@ class Worker:
             self._taken_bytes += event.size
         elif event.__class__ is on.Assigned:
             assert isinstance(event, on.Assigned)
-            self._meet_topics(event)
+            for topic in self._upkeep.meet(given.topic_partition.topic for given in event.partitions):
+                self._instruments.metrics.know_topic(topic)
         self._perform(self._engine.handle(event, time.monotonic()))
         if self._engine.foreign_metadata > self._foreign_told:
             self._foreign_told = self._engine.foreign_metadata
@@ -241,23 +240,6 @@ class Worker:
 
     def _probed(self, alphabet: Alphabet | None) -> None:
         self._mailbox.post(lambda: self._engine.set_alphabet(alphabet))
-
-    # -- topics of our own --------------------------------------------------------------------------------------
-
-    def _meet_topics(self, event: on.Assigned) -> None:
-        new = {given.topic_partition.topic for given in event.partitions} - self._topics_seen
-        for topic in new:
-            self._instruments.metrics.know_topic(topic)
-        if new:
-            self._topics_seen |= new
-            self._topic_work.put({topic: self._config.dead_letter(topic) for topic in new})
-
-    def _keep_topics(self) -> None:
-        topics = Topics(admin_settings(self._config))
-        while True:
-            pairs = self._topic_work.get()
-            for fault in topics.ensure_dead_letters(pairs, create=self._config.create_topics):
-                log.error("%s", fault, extra={"topic": fault.topic})
 
     # -- signals and ends ---------------------------------------------------------------------------------------
 

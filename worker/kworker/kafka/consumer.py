@@ -12,17 +12,19 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, cast
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, Message
 from confluent_kafka import TopicPartition as Position
 
 from kworker.core.actions import CommitItem
 from kworker.core.events import Assigned, Assignment, EndReached, Event, FetchFailed, Polled, Revoked
 from kworker.core.metadata import Alphabet
 from kworker.kafka.committer import Committer
+from kworker.kafka.ends import LogEnds
 from kworker.kafka.positions import Positions, listed
+from kworker.kafka.room import Room
 from kworker.task import Record, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -32,25 +34,14 @@ _POLL = 0.1
 _CHUNK = 1000
 _HOLD = 0.02  # seconds between two looks for room
 _PAUSE_AFTER = 1.0  # without room for so long, partitions are paused: that throws prefetched records away, so late
-_LOOK_AT_ENDS, _ASK = 2.0, 0.5
 _ANSWER_MARGIN = 5.0
 _LEAVE = 0.5  # seconds of the time for a close that are kept for leaving the group
-
-
-class Room(Protocol):
-    """How much the loop can take: read by the intake thread, written by the loop."""
-
-    def records(self) -> int:
-        """How many more records."""
-
-    def bytes(self) -> int:
-        """How many more bytes."""
 
 
 class Intake:
     """See the module. Commands may be given from any thread; they are executed in the order they were given.
 
-    Its counters have one writer, the intake thread. log_ends: the end of each assigned partition, as far as known.
+    Its counters have one writer, the intake thread.
     """
 
     def __init__(
@@ -81,10 +72,10 @@ class Intake:
         self._seeking = False
         self._closing = False
         self._positions = Positions(start_from, probed)
+        self._ends = LogEnds()
         self._thread = threading.Thread(target=self._run, name="kworker-intake", daemon=True)
         self.joined = False
         self.last_poll = time.monotonic()
-        self.log_ends: dict[TopicPartition, int] = {}
         self.posted_records = 0
         self.posted_bytes = 0
         self.rebalances = {"assigned": 0, "revoked": 0, "lost": 0}
@@ -116,6 +107,10 @@ class Intake:
         """The answer to FetchFailed: fetch from these positions on."""
         self._commands.put(lambda: self._seek(positions))
 
+    def begin_again(self, topics: Collection[str]) -> None:
+        """These topics were deleted and made anew: read them from where their logs start."""
+        self._commands.put(lambda: self._begin_again(topics))
+
     def release(self, items: Sequence[CommitItem]) -> None:
         """The answer to Revoked: commit this and give the partitions up."""
         self._released.put(list(items))
@@ -127,6 +122,11 @@ class Intake:
         self._commands.put(lambda: self._close(deadline))
         self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    @property
+    def log_ends(self) -> dict[TopicPartition, int]:
+        """The end of each assigned partition, as far as known."""
+        return self._ends.known
 
     @property
     def uncommitted(self) -> list[CommitItem]:
@@ -151,14 +151,12 @@ class Intake:
                 on_revoke=self._guarded(self._on_revoke),
                 on_lost=self._guarded(self._on_lost),
             )
-            next_look = 0.0
             while not self._closing:
                 self._execute_commands()
                 if not self._closing:
                     self._step()
-                if self.last_poll >= next_look:
-                    next_look = self.last_poll + _LOOK_AT_ENDS
-                    self._look_at_ends()
+                if self._ends.due(self.last_poll):
+                    self._ends.look(self._consumer, self._assigned, self._paused)
         except Exception as error:
             log.debug("intake", exc_info=True)
             self._fatal(f"intake: {type(error).__name__}: {error}")
@@ -239,21 +237,6 @@ class Intake:
         change = self._consumer.pause if hold else self._consumer.resume
         change([Position(*name) for name in self._assigned - self._paused])
 
-    def _look_at_ends(self) -> None:
-        """Note the log ends, for the lag: fetches brought them along, but for a paused partition, that has none."""
-        ends, answers = {}, True
-        for name in self._assigned:
-            if answers and name in self._paused:
-                try:
-                    ends[name] = self._consumer.get_watermark_offsets(Position(*name), timeout=_ASK)[1]
-                    continue
-                except KafkaException:  # others would be waited for as long; what was known last is shown
-                    answers = False
-            _, end = self._consumer.get_watermark_offsets(Position(*name), cached=True)
-            if end >= 0:
-                ends[name] = end
-        self.log_ends = ends
-
     def _execute_commands(self, wait: float = 0.0) -> None:
         try:
             if wait:
@@ -283,6 +266,15 @@ class Intake:
             if name in self._assigned:
                 self._consumer.seek(Position(*name, offset))
         self._seeking = False
+
+    def _begin_again(self, topics: Collection[str]) -> None:
+        for name in [name for name in self._assigned if name.topic in topics]:
+            start = self._positions.first(self._consumer, name)
+            log.error(
+                "the topic was deleted and made anew: it is read from its start",
+                extra={**name._asdict(), "start": start},
+            )
+            self._restart(name, start, fresh=True)
 
     def _close(self, deadline: float) -> None:
         # Everything is drained and fenced. The commit is asynchronous and waited for: a synchronous one would block
@@ -393,8 +385,15 @@ class Intake:
             "the log does not have the next offset; going on at another",
             extra={**name._asdict(), "next": offset, "lost": lost, "start": start, "error": error.str()},
         )
-        if start < offset:  # what was delivered and committed is of a log that is gone: this is a new assignment
+        self._restart(name, start, fresh=start < offset)
+
+    def _restart(self, name: TopicPartition, start: int, *, fresh: bool) -> None:
+        """Read from `start`. fresh: what was delivered and committed is of a log that is gone: a new assignment."""
+        if fresh:
             self._post(Assigned([Assignment(name, start, None)]))
-        # The client has stopped it, so a seek is refused; this starts it again and is nothing to the group.
+            self._paused.discard(name)
+        # When the client has stopped it, a seek is refused; this starts it again and is nothing to the group.
         self._consumer.incremental_unassign([Position(*name)])
         self._consumer.incremental_assign([Position(*name, start)])
+        if not self._held and name not in self._paused:  # a pause outlives an assignment in librdkafka
+            self._consumer.resume([Position(*name)])

@@ -54,12 +54,12 @@ class Positions:
             if position.offset >= 0:
                 assignments.append(Assignment(name, position.offset, position.offset, position.metadata or ""))
             else:
-                assignments.append(Assignment(name, self._first(consumer, name), None))
+                assignments.append(Assignment(name, self.first(consumer, name), None))
         if self._probed is not None:
             self._probe(consumer, assignments[0])
         return assignments
 
-    def _first(self, consumer: Consumer, name: TopicPartition) -> int:
+    def first(self, consumer: Consumer, name: TopicPartition) -> int:
         """Where a partition without a committed offset starts.
 
         The latest is what came since this worker was started, by the records' timestamps, not the end of the log: what

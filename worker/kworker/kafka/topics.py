@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but its types do not re-export them
     AdminClient,
     ConfigResource,
@@ -88,6 +88,18 @@ class Topics:
                     len(topic.partitions), "" if error is None or error.code() in _ABSENT else error.str()
                 )
         return found
+
+    def identities(self, names: Iterable[str], budget: float = BUDGET) -> dict[str, str]:
+        """The id that the broker gave each topic when it was created; without those it says nothing of."""
+        wanted = [] if self._mock else list(names)
+        if not wanted:
+            return {}
+        deadline = time.monotonic() + budget
+        ids: dict[str, str] = {}
+        for name, answer in self._client.describe_topics(TopicCollection(wanted), request_timeout=budget).items():
+            with suppress(KafkaException, TimeoutError):  # one that is away may come back as another: it is asked again
+                ids[name] = str(answer.result(_left(deadline)).topic_id)
+        return ids
 
     def ensure_dead_letters(
         self, pairs: Mapping[str, str], *, create: bool, budget: float = BUDGET
