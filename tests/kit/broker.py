@@ -65,6 +65,8 @@ class Broker:
         self.bootstrap = f"127.0.0.1:{self.port}"
         self.folder = Path(tempfile.mkdtemp(prefix="kworker-broker-"))
         self.properties = self._defaults() | dict(server_properties or {})
+        # Hexadecimal: a base64 id that begins with "-", one in 64, is taken for an option.
+        self.cluster_id = uuid.uuid4().hex[:22]
         self._process: subprocess.Popen[bytes] | None = None
 
     def _defaults(self) -> dict[str, str]:
@@ -100,6 +102,12 @@ class Broker:
 
     def start(self) -> Self:
         """Start it, on the same port and data as before, and return when it answers."""
+        self.launch()
+        self.wait_until_up()
+        return self
+
+    def launch(self) -> None:
+        """Start it without waiting for an answer: a node of a cluster gives none before the others are there."""
         assert self._process is None, "the broker runs already"
         tool, libs = java(), jars()
         settings = self.folder / "server.properties"
@@ -113,28 +121,19 @@ class Broker:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, process_group=0
             )
-        self._wait_until_up(self._process)
-        return self
 
     def _format(self, tool: str, libs: Path, settings: Path) -> None:
-        # Hexadecimal: a base64 id that begins with "-", one in 64, is taken for an option.
-        cluster = uuid.uuid4().hex[:22]
-        command = (
-            tool,
-            "-XX:TieredStopAtLevel=1",
-            "-cp",
-            f"{libs}/*",
-            "kafka.tools.StorageTool",
-            "format",
-            "--standalone",
-        )
-        answer = subprocess.run(
-            [*command, "-t", cluster, "-c", str(settings)], capture_output=True, text=True, check=False
-        )
+        command = [tool, "-XX:TieredStopAtLevel=1", "-cp", f"{libs}/*", "kafka.tools.StorageTool", "format"]
+        command += ["-t", self.cluster_id, "-c", str(settings)]
+        if "controller.quorum.voters" not in self.properties:
+            command.append("--standalone")
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
         if answer.returncode != 0:
             raise BrokerError(f"Kafka's storage could not be formatted:\n{answer.stdout}{answer.stderr}"[-3000:])
 
-    def _wait_until_up(self, process: subprocess.Popen[bytes]) -> None:
+    def wait_until_up(self) -> None:
+        """Return when it answers. Raises BrokerError when it has ended, or does not within 60 s."""
+        assert self._process is not None, "the broker does not run"
         client = AdminClient({"bootstrap.servers": self.bootstrap, "reconnect.backoff.ms": 20, "log_level": 0})
         deadline = time.monotonic() + START_TIMEOUT
         while True:
@@ -142,7 +141,7 @@ class Broker:
                 if client.list_topics(timeout=0.5).brokers:
                     return
             except KafkaException as error:
-                if (status := process.poll()) is not None:
+                if (status := self._process.poll()) is not None:
                     raise BrokerError(f"Kafka ended at its start with {status}; its log:\n{self.log_tail()}") from None
                 if time.monotonic() > deadline:
                     raise BrokerError(

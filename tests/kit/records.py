@@ -68,9 +68,9 @@ def _consumer(bootstrap: str, group: str, isolation: Isolation = "read_committed
 
 
 def create_topic(bootstrap: str, topic: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> None:
-    """Create `topic` and return when every partition has a leader."""
+    """Create `topic`, replicated as the broker does by default, and return when every partition has a leader."""
     client = AdminClient(_client(bootstrap))
-    new = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
+    new = NewTopic(topic, num_partitions=partitions, config=dict(config or {}))
     client.create_topics([new], operation_timeout=TIMEOUT)[topic].result(TIMEOUT)
     deadline = time.monotonic() + TIMEOUT
     while True:

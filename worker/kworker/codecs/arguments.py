@@ -56,9 +56,12 @@ class Signature:
         parameters = read(spec)
         self.wants_context = parameters.wants_context
         """Whether the function is to be called with `ctx=`."""
+        self.extra = parameters.extra.name if parameters.extra else None
+        """The name of its `**kwargs`, or None."""
+        self.struct = _struct(spec, parameters)
+        """The JSON object that holds the arguments, as a msgspec.Struct."""
         self._limits = limits or Limits()
-        self._struct = _struct(spec, parameters)
-        self._decode = msgspec.json.Decoder(self._struct).decode
+        self._decode = msgspec.json.Decoder(self.struct).decode
         self._positional = parameters.positional
         self._by_name = tuple(parameter.name for parameter in parameters.named[parameters.positional :])
         self._single = _Single(parameters) if len(parameters.named) == 1 and not parameters.extra else None
@@ -101,7 +104,7 @@ class Signature:
 
     def json_schema(self) -> dict[str, Any]:
         """JSON Schema (2020-12) of the payload as a JSON object."""
-        return msgspec.json.schema(self._struct, schema_hook=schema_of_object)
+        return msgspec.json.schema(self.struct, schema_hook=schema_of_object)
 
     def _read_json(self, value: bytes, topic: str) -> Arguments:
         check(value, self._limits)
@@ -163,7 +166,7 @@ class Signature:
         """What a payload that is no text any more comes to, by the rules of JSON."""
         try:
             if isinstance(payload, dict):
-                arguments = astuple(msgspec.convert(payload, self._struct))
+                arguments = astuple(msgspec.convert(payload, self.struct))
                 return self._in_order(arguments, self._extra.convert(payload) if self._extra else {})
             if payload is None and not (self._single and self._single.takes_null):
                 return self._nothing()

@@ -21,13 +21,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-from kworker.codecs.avro_scan import refuse
 from kworker.codecs.avro_schema import AvroSchema
 from kworker.codecs.json import check, one_line
 from kworker.codecs.limits import Limits
+from kworker.codecs.registered_schema import Registered, unknown
 from kworker.codecs.registry_exchange import Exchange, Get, NotFound, tls
 from kworker.config.schema_registry import SchemaRegistrySettings
 from kworker.errors import DecodeError, Unavailable
@@ -50,19 +50,11 @@ _CLAIMABLE = 5.0
 _Answer = TypeVar("_Answer")
 
 
-class _Known(NamedTuple):
-    """What the registry has said of one id. `fault`: why it cannot be used, when there is no schema."""
-
-    schema: AvroSchema | None
-    fault: str
-    subjects: frozenset[str]
-
-
 class _Lookup:
     """One question under way. `left`: somebody who had asked did not wait for the answer; `answered`: when it came."""
 
     def __init__(self) -> None:
-        self.answer: Future[_Known] = Future()
+        self.answer: Future[Registered] = Future()
         self.left = False
         self.answered = 0.0
 
@@ -76,7 +68,7 @@ class SchemaRegistry:
         self._urls = settings.url.split(",")
         self._tls = tls(settings)
         self._lock = threading.Lock()
-        self._known: OrderedDict[int, _Known] = OrderedDict()
+        self._known: OrderedDict[int, Registered] = OrderedDict()
         self._lookups: dict[int, _Lookup] = {}
         self._unclaimed: OrderedDict[int, _Lookup] = OrderedDict()
         self._pause = 0.0
@@ -90,26 +82,15 @@ class SchemaRegistry:
         """
         known = self._known.get(id)
         # No refusal is remembered: an id may be registered, or get another subject, just before its first record.
-        if known is None or self._is_foreign(known, topic):
+        if known is None or known.is_foreign(topic, self._settings.subject):
             known = self._ask(id, known)
-        if self._is_foreign(known, topic):
-            subjects = ", ".join(sorted(known.subjects)[:5]) or "none"
-            refuse("schema_subject", one_line(f"schema {id} is not of the topic's subject; it is of: {subjects}"))
-        if known.schema is None:
-            refuse("schema_unusable", one_line(f"schema {id} of the registry cannot be used: {known.fault}"))
-        return known.schema
+        return known.usable(id, topic, self._settings.subject)
 
     def check(self) -> None:
         """Raise Unavailable, which says why, when the registry cannot be used now."""
         self._of_first(lambda get: get("/schemas/types"))
 
-    def _is_foreign(self, known: _Known, topic: str) -> bool:
-        name = known.schema.name if known.schema else ""
-        kind = self._settings.subject
-        subject = f"{topic}-value" if kind == "topic" else name if kind == "record" else f"{topic}-{name}"
-        return subject not in known.subjects
-
-    def _ask(self, id: int, seen: _Known | None) -> _Known:
+    def _ask(self, id: int, seen: Registered | None) -> Registered:
         """What the registry says of `id`, if it does so soon. `seen`: what it has said before, which is not enough."""
         wait = 0.0 if _in_event_loop() else WAIT
         with self._lock:
@@ -137,13 +118,12 @@ class SchemaRegistry:
 
     def _look_up(self, id: int, lookup: _Lookup) -> None:
         """The thread of one lookup."""
-        known: _Known | None = None
+        known: Registered | None = None
         fault: DecodeError | Unavailable | None = None
         try:
             known = self._of_first(lambda get: self._fetch(id, get))
         except NotFound:
-            why = f"Avro: the schema registry has no schema {id}"
-            fault = DecodeError(Reason.UNDECODABLE, "schema_unknown", why)
+            fault = DecodeError(Reason.UNDECODABLE, "schema_unknown", unknown(id))
         except Exception as error:  # who waits for it must be told, whatever it is
             fault = (
                 error
@@ -173,7 +153,7 @@ class SchemaRegistry:
         fault.after = self._pause
         _LOG.warning("tasks wait for the schema registry: %s", fault, extra={"again_in": self._pause})
 
-    def _fetch(self, id: int, get: Get) -> _Known:
+    def _fetch(self, id: int, get: Get) -> Registered:
         # Versions that were deleted count: records written by them are still there.
         versions = get(f"/schemas/ids/{id}/versions?deleted=true")
         answer = get(f"/schemas/ids/{id}")
@@ -189,7 +169,7 @@ class SchemaRegistry:
             fault = str(error)
         except (TypeError, KeyError, AttributeError) as error:
             raise Unavailable(f"its answer for schema {id} is not understood", WAIT) from error
-        return _Known(schema, fault, subjects)
+        return Registered(schema, fault, subjects)
 
     def _collect(self, answer: Any, get: Get, needed: dict[str, Any]) -> None:
         """The schemas that a schema refers to, each after those that it refers to itself."""

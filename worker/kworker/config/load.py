@@ -48,6 +48,7 @@ def read(
     faults: list[str] = []
     environ = {n: v for n, v in environ.items() if n.startswith("KWORKER_") and v and not service_link(n, v)}
     document = _document(file, faults)
+    unread = file is not None and bool(faults) and not any(document.values())
     registry = document.pop("schema_registry")
     if "url" in registry:
         document["schema_registry"] = registry.pop("url")
@@ -81,7 +82,7 @@ def read(
         file=file,
         notes=tuple(_strangers(environ)),
     )
-    if group_needed and not any(option.name == "group" for option in given):
+    if group_needed and not unread and not any(option.name == "group" for option in given):
         faults.append(f"group: not given: name the consumer group with --group, KWORKER_GROUP or group in {FILE}")
     return config, faults + list(_contradictions(config))
 
@@ -98,7 +99,7 @@ def _document(file: Path | None, faults: list[str]) -> dict[str, Any]:
         faults.append(f"{file}: is not UTF-8 text: save it as UTF-8")
     except tomllib.TOMLDecodeError as error:
         faults.append(f"{file}: is not TOML: {error}")
-    known = [option.name for option in OPTIONS] + list(_TABLES)
+    known = list(dict.fromkeys([*(option.name for option in OPTIONS), *_TABLES]))
     for key in document:
         if key not in known:
             faults.append(f"{file}: {key}: there is no such key{_meant(key, known)}")

@@ -1,33 +1,20 @@
-"""For plugin authors: run tasks in memory, through the real engine, with a clock that you move.
-
-    from kworker.testing import MemoryWorker
-
-    def test_a_flaky_page_is_tried_again() -> None:
-        worker = MemoryWorker(fetch)                 # functions marked with @task, Plugin instances or modules
-        worker.publish("fetch", {"url": "http://x"})
-        worker.run()                                 # what can run now
-        assert worker.attempts[-1].outcome.error.type == "Retry"
-        worker.advance("30s")                        # what is due by then
-        assert worker.succeeded == 1 and not worker.dead_letters
-
-The engine, the decoding, the check of arguments, retries, back-off (without jitter) and dead letters are those of a
-worker; only Kafka, the threads and the clock are replaced. Tasks run one after the other in the calling thread, async
-ones by asyncio.run; deadlines are not enforced.
-"""
+"""A worker in memory: the real engine, decoding and execution, with a log, a clock and acknowledgements of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
-from types import ModuleType
-from typing import Any
-
-import msgspec
-from msgspec import Struct
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
 
 from kworker.codecs.arguments import Signature
+from kworker.codecs.avro import AVRO, Schemas
+from kworker.codecs.avro_schema import AvroSchema, Definition
+from kworker.codecs.avro_write import write
 from kworker.core import actions as do
 from kworker.core import events as on
 from kworker.core.engine import Engine
@@ -37,96 +24,41 @@ from kworker.core.ready import Order
 from kworker.core.settings import EngineSettings
 from kworker.duration import seconds
 from kworker.executors.base import execute
-from kworker.plugin import MARK, Plugin, TaskSpec
+from kworker.plugin import TaskSpec
 from kworker.registry import Registry
 from kworker.task import Headers, Outcome, Publication, Success, TopicPartition
-
-START = 1_700_000_000.0
-"""What the wall clock of a MemoryWorker shows at first, in seconds since the epoch."""
+from kworker.testing.plugins import only_task, publication, specs
+from kworker.testing.records import START, DeadLetter, MemoryAttempt, MemoryMessage, MemoryRecord
 
 _SLOTS = 1
-
-
-class MemoryRecord(Struct, frozen=True):
-    """A record in memory: a `kworker.task.Record` like those that the Kafka client gives."""
-
-    place: TopicPartition
-    at: int
-    raw_key: bytes | None
-    raw_value: bytes | None
-    raw_headers: Headers
-    milliseconds: int = int(START * 1000)
-
-    def topic(self) -> str:
-        """The topic it was read from."""
-        return self.place.topic
-
-    def partition(self) -> int:
-        """The partition it was read from."""
-        return self.place.partition
-
-    def offset(self) -> int:
-        """Its offset."""
-        return self.at
-
-    def key(self) -> bytes | None:
-        """The key's bytes, or None."""
-        return self.raw_key
-
-    def value(self) -> bytes | None:
-        """The value's bytes, or None."""
-        return self.raw_value
-
-    def headers(self) -> Headers | None:
-        """The headers, or None when there are none."""
-        return self.raw_headers or None
-
-    def timestamp(self) -> tuple[int, int]:
-        """(1, milliseconds since the epoch): set when it was created."""
-        return 1, self.milliseconds
-
-
-class MemoryAttempt(Struct, frozen=True):
-    """One attempt that was made. `at`: seconds after the worker was made."""
-
-    task: str
-    id: str
-    number: int
-    outcome: Outcome
-    at: float
-
-
-class DeadLetter(Struct, frozen=True):
-    """A record that was set aside: why, and the record as it would be in the dead-letter topic."""
-
-    reason: str
-    error: str
-    message: str
-    record: Publication
 
 
 class MemoryWorker:
     """A worker in memory. `plugins`: marked functions, Plugin instances or classes, or modules of them.
 
-    settings: for plugins with `Settings`, by class name. order, reply_topics: as the options. Raises PluginError for a
-    signature that cannot be used, and whatever a plugin's `setup` raises.
+    settings: for plugins with `Settings`, by class name. order, reply_topics: as the options. schemas: a MemorySchemas,
+    for Avro in Confluent's framing. Use it as a context manager, or call `close`, to have plugins torn down. Raises
+    PluginError for a signature that cannot be used, and whatever a plugin's `setup` raises.
     """
 
     def __init__(
         self,
         *plugins: object,
-        settings: Mapping[str, Mapping[str, object]] | None = None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
         order: Order = "unordered",
         topic: str = "tasks",
         reply_topics: Collection[str] = (),
+        schemas: Schemas | None = None,
     ) -> None:
         self._topic = topic
         self._now = 0.0
-        specs = list(_specs(plugins, settings or {}))
-        self._registry = Registry.from_specs(specs, Signature)
+        with ExitStack() as stack:
+            self._specs = specs(plugins, settings or {}, stack)
+            self._registry = Registry.from_specs(self._specs, partial(Signature, schemas=schemas))
+            self._plugins = stack.pop_all()
         routes = {name: loaded.route() for name, loaded in self._registry.tasks.items()}
         engine_settings = EngineSettings(
-            "test", "memory", dict.fromkeys(_kinds(specs), _SLOTS), order, reply_topics=reply_topics
+            "test", "memory", dict.fromkeys(_kinds(self._specs), _SLOTS), order, reply_topics=reply_topics
         )
         self._engine = Engine(engine_settings, routes, lambda: 0.0)
         self._place = TopicPartition(topic, 0)
@@ -135,12 +67,22 @@ class MemoryWorker:
         self.attempts: list[MemoryAttempt] = []
         """Every attempt, in the order it was made."""
         self.published: list[Publication] = []
-        """What successful tasks published by `ctx.publish()`."""
+        """What successful tasks published, and the results that were asked for: the records as they would be sent."""
         self.dead_letters: list[DeadLetter] = []
         """What was set aside."""
         self.committed = 0
         """The offset committed last: what lies below is done."""
         self._handle(on.Assigned([on.Assignment(self._place, 0, 0)]))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Tear the plugins down, the last first."""
+        self._plugins.close()
 
     def publish(
         self,
@@ -150,8 +92,17 @@ class MemoryWorker:
         key: str | bytes | None = None,
         id: str | None = None,
         headers: Mapping[str, str | bytes] | None = None,
+        schema: Definition | AvroSchema | None = None,
+        schema_id: int | None = None,
     ) -> int:
-        """Publish a message as `kworker.Client` does; returns its offset."""
+        """Publish a message as `kworker.Client` does; returns its offset.
+
+        schema: write the payload as Avro by it, in single-object encoding, or in Confluent framing with `schema_id`.
+        """
+        if schema is not None:
+            compiled = schema if isinstance(schema, AvroSchema) else AvroSchema(schema)
+            payload = write(compiled, payload, schema_id=schema_id)
+            headers = {**(headers or {}), "content-type": AVRO}
         made = message(
             task,
             payload,
@@ -202,14 +153,27 @@ class MemoryWorker:
         """How many tasks wait for their next attempt."""
         return self._engine.waiting_retries
 
+    @property
+    def messages(self) -> list[MemoryMessage]:
+        """What successful tasks published by `ctx.publish()`, read."""
+        return [message for message in map(MemoryMessage.read, self.published) if message.answers is None]
+
+    @property
+    def replies(self) -> list[MemoryMessage]:
+        """The results that went to a reply topic, read: `answers` is the id of the task, `payload` what it returned."""
+        return [message for message in map(MemoryMessage.read, self.published) if message.answers is not None]
+
+    @property
+    def only_task(self) -> str:
+        """The name of its task, where it has one. Raises TypeError when it has several."""
+        return only_task(self._specs)
+
     def _execute(self, entry: Entry) -> Outcome:
         loaded = self._registry.tasks[entry.task.name]
         if inspect.iscoroutinefunction(loaded.spec.function):
             loaded = replace(loaded, spec=replace(loaded.spec, function=_blocking(loaded.spec.function)))
-        return execute(entry, loaded, None, self._publication, lambda context: None)
-
-    def _publication(self, task: str, payload: object, **attributes: Any) -> Publication:
-        return message(task, payload, **attributes, now=START + self._now)
+        publish = partial(publication, now=START + self._now)
+        return execute(entry, loaded, None, publish, lambda context: None)
 
     def _handle(self, event: on.Event) -> None:
         for action in self._engine.handle(event, self._now):
@@ -223,52 +187,41 @@ class MemoryWorker:
                 self.committed = action.items[0].offset
                 self._handle(on.Committed([(item.topic_partition, item.epoch, None) for item in action.items]))
 
-    def _note(self, publication: Publication, *, dead: bool) -> None:
-        if not dead:
-            self.published.append(publication)
-            return
-        found = {name: (value or b"").decode() for name, value in publication.headers if name.startswith("kworker-")}
-        self.dead_letters.append(
-            DeadLetter(
-                found["kworker-reason"], found["kworker-error-type"], found["kworker-error-message"], publication
-            )
-        )
+    def _note(self, record: Publication, *, dead: bool) -> None:
+        if dead:
+            self.dead_letters.append(DeadLetter.read(record))
+        else:
+            self.published.append(record)
 
 
-def run_task(function: Callable[..., Any], payload: object = None, **options: Any) -> Outcome:
+def run_task(
+    plugin: object,
+    payload: object = None,
+    *,
+    task: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    schemas: Schemas | None = None,
+    **message: Any,
+) -> Outcome:
     """Run one task once, arguments checked as a worker would, and return what came of it.
 
-    options: `key`, `id` and `headers` of the message.
+    plugin: a marked function, a Plugin class or instance, or a module. task: which, where it has several. settings: the
+    Plugin's own. message: `key`, `id`, `headers`, `schema` and `schema_id` of the message.
     """
-    worker = MemoryWorker(function)
-    worker.publish(getattr(function, MARK).name, payload, **options)
-    worker.run()
-    return worker.attempts[0].outcome
+    name = plugin.__name__ if isinstance(plugin, type) else type(plugin).__name__
+    with MemoryWorker(plugin, settings={name: settings or {}}, schemas=schemas) as worker:
+        worker.publish(task or worker.only_task, payload, **message)
+        worker.run()
+        if not worker.attempts:  # it did not come as far as a slot: a record that is none
+            letter = worker.dead_letters[0]
+            raise AssertionError(f"the task was not run: {letter.reason}: {letter.message}")
+        return worker.attempts[0].outcome
 
 
 def result_of(outcome: Outcome) -> object:
     """What a successful task returned. Raises AssertionError, with the error, when it did not succeed."""
     assert isinstance(outcome, Success), f"the task did not succeed: {outcome}"
     return outcome.result
-
-
-def _specs(plugins: tuple[object, ...], settings: Mapping[str, Mapping[str, object]]) -> Iterator[TaskSpec]:
-    for plugin in plugins:
-        if isinstance(plugin, type) and issubclass(plugin, Plugin):
-            plugin = plugin()
-        if isinstance(plugin, Plugin):
-            wanted = type(plugin).Settings
-            given = None if wanted is None else msgspec.convert(settings.get(type(plugin).__name__, {}), wanted)
-            plugin.setup(given)
-            yield from plugin.tasks()
-        elif isinstance(plugin, ModuleType):
-            marked = [member for member in vars(plugin).values() if isinstance(getattr(member, MARK, None), TaskSpec)]
-            yield from (getattr(member, MARK) for member in marked)
-        else:
-            spec = getattr(plugin, MARK, None)
-            if not isinstance(spec, TaskSpec):
-                raise TypeError(f"{plugin!r} is neither marked with @task nor a Plugin")
-            yield spec
 
 
 def _kinds(specs: list[TaskSpec]) -> set[str]:

@@ -1,0 +1,119 @@
+"""`kworker lag`: the true backlog, with no worker running, against what a reader of the log counts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from kit import Kafka
+from kit.records import end_offsets, read_all
+from kit.stage import Stage
+
+
+@pytest.fixture
+def stage(tmp_path: Path, kafka: Kafka) -> Iterator[Stage]:
+    with Stage(tmp_path, kafka.bootstrap) as stage:
+        yield stage
+
+
+def lag(stage: Stage, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kworker", "lag", "--bootstrap", stage.bootstrap, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=stage.folder)
+
+
+def told(stage: Stage, *arguments: str) -> dict[str, Any]:
+    answer = lag(stage, *arguments, "--json")
+    assert answer.returncode == 0, answer.stderr
+    document: dict[str, Any] = json.loads(answer.stdout)
+    return document
+
+
+def in_transaction(stage: Stage, topic: str, numbers: range, *, abort: bool) -> None:
+    producer = Producer({"bootstrap.servers": stage.bootstrap, "transactional.id": f"{topic}-{abort}"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for n in numbers:
+        producer.produce(topic, b'{"n": %d}' % n, partition=0, headers=[("ce_type", b"probe.note")])
+    producer.flush(30)
+    (producer.abort_transaction if abort else producer.commit_transaction)(30)
+
+
+def counted(stage: Stage, group: str, topic: str) -> dict[int, int]:
+    """What an independent reader finds unfinished."""
+    stage.group = group
+    committed = stage.committed(topic)
+    counts = dict.fromkeys(end_offsets(stage.bootstrap, topic), 0)
+    for message in read_all(stage.bootstrap, topic):
+        partition, offset = message.partition() or 0, message.offset() or 0
+        bounds = stage.finished(topic, partition)
+        done = any(start <= offset < end for start, end in zip(bounds[::2], bounds[1::2], strict=True))
+        counts[partition] += not (offset < committed.get(partition, (0, ""))[0] or done)
+    return counts
+
+
+def test_the_backlog_of_three_groups_is_what_a_reader_of_the_log_counts(stage: Stage) -> None:
+    topic, groups = stage.topic(2), [f"{stage.group}-{n}" for n in range(3)]
+    stage.publish(topic, "hold", [0], 0)
+    in_transaction(stage, topic, range(100, 130), abort=False)
+    in_transaction(stage, topic, range(200, 230), abort=True)
+    stage.publish(topic, "note", range(1, 41), 0)
+    stage.publish(topic, "note", range(41, 61), 1)
+    stage.group = groups[0]
+    worker = stage.start(topics=[topic])
+    notes = {*range(1, 61), *range(100, 130)}
+    stage.wait_noted("ran", notes, worker)
+    stage.wait(lambda: counted(stage, groups[0], topic) == {0: 1, 1: 0}, "all but the head committed", worker)
+    worker.kill9()
+    stage.group = groups[1]
+    other = stage.start(topics=[topic])
+    stage.let_go()
+    stage.wait_all_committed(topic, other)
+    other.terminate()
+    assert other.wait() == 0
+    stage.publish(topic, "note", range(300, 310), 1)
+    for group in groups:
+        document = told(stage, "--group", group, "--topic", topic, "--exact")
+        assert document["group"] == group
+        exact = {row["partition"]: row["exact"] for row in document["partitions"]}
+        assert exact == counted(stage, group, topic)
+        assert document["unfinished"] == sum(exact.values())
+        for row in document["partitions"]:
+            assert row["topic"] == topic
+            assert row["exact"] <= row["unfinished"] <= row["lag"]
+            assert (row["oldest"] is not None) == bool(row["exact"])
+    assert counted(stage, groups[0], topic) == {0: 1, 1: 10}
+    assert counted(stage, groups[1], topic) == {0: 0, 1: 10}
+    assert counted(stage, groups[2], topic) == {0: 71, 1: 30}
+
+
+def test_people_get_a_table_and_a_sum(stage: Stage) -> None:
+    topic = stage.topic()
+    stage.publish(topic, "note", range(7))
+    answer = lag(stage, "--group", stage.group, "--topic", topic)
+    assert answer.returncode == 0, answer.stderr
+    head, row, total = answer.stdout.splitlines()
+    assert head.split() == ["topic", "partition", "committed", "end", "lag", "unfinished", "oldest"]
+    assert row.split()[:6] == [topic, "0", "-", "7", "7", "7"]
+    assert total == f"7 unfinished in group {stage.group}"
+
+
+def test_a_group_that_read_nothing_of_a_topic_that_is_not_there_is_told(stage: Stage) -> None:
+    answer = lag(stage, "--group", stage.group, "--topic", "not-there-at-all")
+    assert answer.returncode == 1
+    assert "has committed nothing, and there is no topic not-there-at-all" in answer.stderr
+
+
+def test_a_broker_that_does_not_answer_is_one_line(stage: Stage) -> None:
+    stage.bootstrap = "127.0.0.1:1"
+    answer = lag(stage, "--group", stage.group)
+    assert answer.returncode == 2
+    (line,) = answer.stderr.splitlines()
+    assert line.startswith("kworker: broker 127.0.0.1:1: ")
+    assert "check --bootstrap" in line
