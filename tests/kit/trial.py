@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,11 +86,12 @@ class Trial:
         places = produce(self.bootstrap, self.topic, [one.record() for one in given])
         self.ledger.places.update(zip((one.id for one in given), places, strict=True))
 
-    def start(self, *arguments: str) -> WorkerProcess:
-        """Start a worker of the trial's group."""
+    def start(self, *arguments: str, output: int | None = None, under: Sequence[str] = ()) -> WorkerProcess:
+        """Start a worker of the trial's group. output, under: see WorkerProcess."""
         place = ("--group", self.group, "--topic", self.topic, "--bootstrap", self.bootstrap, "--plugin", "ledger")
         folder = self.folder / f"worker-{len(self.workers)}"
-        worker = WorkerProcess(folder, *place, *arguments, env={"LEDGER": str(self.ledger.path)}, site=[PLUGIN])
+        env = {"LEDGER": str(self.ledger.path)}
+        worker = WorkerProcess(folder, *place, *arguments, env=env, site=[PLUGIN], output=output, under=under)
         self.workers.append(worker)
         self._stack.callback(worker.close)
         return worker
@@ -101,7 +102,12 @@ class Trial:
         self.killed[worker.pid] = time.monotonic_ns()
         # Order: the ledger is whole now; a commit that was on its way may still land, which exposes less, not more.
         self.ledger.read()
-        self.exposed.append(self.ledger.exposed(self.commits.now(), {worker.pid}))
+        return self.expose(self.commits.now(), worker)
+
+    def expose(self, sample: Sample, *workers: WorkerProcess) -> set[str]:
+        """A fault of these workers: what they have started, and `sample` does not hold, may run once more."""
+        self.ledger.read()
+        self.exposed.append(self.ledger.exposed(sample, {worker.pid for worker in workers}))
         return self.exposed[-1]
 
     # -- facts to wait for --------------------------------------------------------------------------------------

@@ -36,21 +36,30 @@ class WorkerProcess:
 
     arguments: those of `kworker`. env: added to the environment, of which no KWORKER_ variable is passed on but these.
     site: folders of plugins, each with `<module>.py` and `<name>-<version>.dist-info`.
+    output: where its standard output and error go, when not to `log`; then it must be given an --admin-port.
+    under: a command that becomes the worker, with limits of its own say.
     """
 
     def __init__(
-        self, folder: Path, *arguments: str, env: Mapping[str, str] | None = None, site: Sequence[Path] = ()
+        self,
+        folder: Path,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        site: Sequence[Path] = (),
+        output: int | None = None,
+        under: Sequence[str] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.log = folder / "log"
         given = [*arguments, *(() if _PORT in arguments else (_PORT, "0"))]
+        self._port = int(given[given.index(_PORT) + 1])
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                leashed(sys.executable, "-m", "kworker", *given),
+                leashed(*under, sys.executable, "-m", "kworker", *given),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=log if output is None else output,
+                stderr=log if output is None else output,
                 cwd=folder,
                 env=_environment(env or {}, site),
                 process_group=0,  # Ctrl-C is pytest's
@@ -78,6 +87,8 @@ class WorkerProcess:
         return wait_for(self._address, START, "the address of the admin port in the log")
 
     def _address(self) -> str:
+        if self._port:
+            return f"http://127.0.0.1:{self._port}"
         found = _ADDRESS.findall(self.logged())
         assert found or self.exit_code is None, f"the worker ended with {self.exit_code}:\n{self.logged()[-3000:]}"
         return found[-1] if found else ""

@@ -92,7 +92,7 @@ class _Derivation:
         self._arguments = arguments
         parts = [_word(part) for part in task.split(".")]
         self._namespace = ".".join(parts[:-1])
-        self._names: dict[int, str] = {id(arguments): ".".join(parts)}
+        self._names: dict[object, str] = {id(arguments): ".".join(parts)}
         self._enums: dict[str, list[str]] = {}
 
     def schema(self) -> dict[str, Any]:
@@ -118,24 +118,24 @@ class _Derivation:
                 raise _no_type(where, "the keys of an Avro map are text (str)")
             return {"type": "map", "values": self._type(info.value_type, f"{where}[]")}
         if isinstance(info, seen.EnumType):
-            return self._choice(info, [member.value for member in info.cls], info.cls.__name__, where)
+            return self._choice(info.cls, [member.value for member in info.cls], info.cls.__name__, where)
         if isinstance(info, seen.LiteralType):
             name = re.sub(r"\W", "", where.rpartition(".")[2]).title().replace("_", "")
-            return self._choice(info, info.values, name, where)
+            return self._choice(info.values, info.values, name, where)
         if isinstance(info, seen.UnionType):
             return self._union([self._type(kind, where) for kind in info.types], where)
         if isinstance(info, Record):
-            name, is_new = self._name(info, info.cls.__name__)
+            name, is_new = self._name(id(info), info.cls.__name__)
             return self._record(info, name, where) if is_new else name
         raise _no_type(where, f"{type(info).__name__.removesuffix('Type')} has none")
 
-    def _choice(self, info: seen.Type, values: Iterable[Any], name: str, where: str) -> Any:
+    def _choice(self, key: object, values: Iterable[Any], name: str, where: str) -> Any:
         """An enum of texts that are names; else what the values are."""
         values = tuple(values)
         texts = [value for value in values if isinstance(value, str)]
         kinds: list[Any] = ["null"] if None in values else []
         if texts and all(_NAME.fullmatch(text) for text in texts):
-            name, is_new = self._name(info, name)
+            name, is_new = self._name(key, name)
             self._enums[name] = texts
             kinds.append({"type": "enum", "name": name, "symbols": texts} if is_new else name)
         elif texts:
@@ -189,15 +189,15 @@ class _Derivation:
                 return ([branch, *others] if others else branch), {"default": default}
         return kind, {}
 
-    def _name(self, info: seen.Type, wanted: str) -> tuple[str, bool]:
-        """The full name of a named type, and whether it is new."""
-        if id(info) in self._names:
-            return self._names[id(info)], False
+    def _name(self, key: object, wanted: str) -> tuple[str, bool]:
+        """The full name of the type that is one by its key, and whether it is new."""
+        if key in self._names:
+            return self._names[key], False
         base = f"{self._namespace}.{_word(wanted)}".lstrip(".")
         taken, name, number = set(self._names.values()), base, 2
         while name in taken:
             name, number = f"{base}_{number}", number + 1
-        self._names[id(info)] = name
+        self._names[key] = name
         return name, True
 
 

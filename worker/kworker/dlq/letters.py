@@ -70,7 +70,7 @@ class Letters:
         self.resolved: dict[int, Resolved] = {}
         """Partition -> what is resolved; kept up by whoever resolves."""
         self.unknown = False
-        """Whether nothing is known to have been resolved in any partition that has letters."""
+        """Whether the group has no offsets: nothing was ever resolved, or the broker has forgotten it."""
         self._config = config
         self._ends: dict[int, tuple[int, int]] = {}  # partition -> its first offset, and the one after its last
         self._complaints: list[str] = []
@@ -94,14 +94,14 @@ class Letters:
         needed = f"Read of the topic and of the group {self.group} is allowed"
         with one_line(self._config, self.topic, self._complaints, needed):
             partitions = self._partitions()
-            for place in self.consumer.committed([TopicPartition(self.topic, p) for p in partitions], timeout=TIMEOUT):
+            places = self.consumer.committed([TopicPartition(self.topic, p) for p in partitions], timeout=TIMEOUT)
+            for place in places:
                 if place.error is not None:
                     raise KafkaException(place.error)
                 low, high = self.consumer.get_watermark_offsets(place, timeout=TIMEOUT)
                 self._ends[place.partition] = low, high
                 self.resolved[place.partition] = self._restored(place, low, high)
-                known = place.offset >= 0 or low == high
-            self.unknown = not known
+            self.unknown = all(place.offset < 0 for place in places)
 
     def _partitions(self) -> list[int]:
         found = self.consumer.list_topics(self.topic, timeout=TIMEOUT).topics[self.topic]
@@ -134,6 +134,21 @@ class Letters:
                 raise KafkaException(found.error)
             return len(found.partitions)
 
+    def ends_at(self, moment: int) -> dict[int, tuple[int, int]]:
+        """The first offset of each partition, and the first whose record is from `moment` (ms since the epoch) or later.
+
+        Raises ConfigError.
+        """
+        with one_line(self._config, self.topic, self._complaints, "Read of the topic is allowed"):
+            asked = [TopicPartition(self.topic, partition, moment) for partition in self._ends]
+            ends = {}
+            for place in self.consumer.offsets_for_times(asked, timeout=TIMEOUT):
+                if place.error is not None:
+                    raise KafkaException(place.error)
+                low, high = self._ends[place.partition]
+                ends[place.partition] = low, min(place.offset, high) if place.offset >= 0 else high
+            return ends
+
     def from_the_first(self, *, resolved: bool = False) -> Iterator[Read]:
         """The unresolved letters in log order by partition, or with `resolved` all of them. Raises ConfigError."""
         starts = {p: low if resolved else self.resolved[p].base for p, (low, _) in self._ends.items()}
@@ -162,7 +177,8 @@ class Letters:
             return
         state, end = self.resolved[partition], self._ends[partition][1]
         if error is not None or offset >= end:
-            state.ended(end)
+            # Order: not up to `end` when the log stops before it: a transaction may be open there.
+            state.ended(min(offset, end))
             self._leave(partition, waiting)
             return
         if offset >= state.base:

@@ -16,7 +16,7 @@ KEY_DECIDES = -1
 """The partition of a record whose key decides."""
 
 
-class Refusal(Exception):  # noqa: N818 - it says what came of one letter, it is no error of the program
+class Refusal(Exception):
     """This letter cannot be put back: why, and what to do."""
 
 

@@ -1,0 +1,231 @@
+"""FAULTS.md "Faults" 12 to 16: groups whose members come and go, with every protocol and identity they may have."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from faults.storm import seeded, storm_seconds
+from kit import Kafka
+from kit.trial import Trial, Work
+from kit.worker_process import WorkerProcess
+
+pytestmark = pytest.mark.long
+
+CLASSIC = "classic"
+CONSUMER = "consumer"
+both = pytest.mark.parametrize("protocol", [CLASSIC, CONSUMER])
+
+EVERY = 2.0
+"""Seconds between two members that leave or join in a storm."""
+
+GOODPUT = 0.3
+"""What a storm leaves at least of the rate of tasks without one."""
+
+
+def of(protocol: str, instance: str = "") -> list[str]:
+    """The arguments of a member of four slots that keeps the order of keys."""
+    identity = ["-X", f"group.instance.id={instance}"] if instance else []
+    return ["--concurrency", "4", "--order", "key", "-X", f"group.protocol={protocol}", *identity]
+
+
+def keyed(count: int, ms: float, keys: int = 64, start: int = 0) -> Iterator[Work]:
+    """Tasks of many keys, each with its number."""
+    return (Work(f"{n}", f"key {n % keys}", seq=n, ms=ms) for n in range(start, start + count))
+
+
+def stop(trial: Trial, worker: WorkerProcess) -> None:
+    """SIGTERM, and the exit of a worker that has given everything back, or had a partition taken meanwhile (4)."""
+    worker.terminate()
+    if worker.wait() == 4:
+        print(f"worker {worker.pid} could not commit: {len(trial.expose(trial.commits.now(), worker))} tasks")
+    else:
+        assert worker.exit_code == 0, worker.logged()[-3000:]
+
+
+def everybody_works(trial: Trial, workers: list[WorkerProcess]) -> None:
+    """Wait until each of these has begun a task after now."""
+    seen = len(trial.ledger.runs)
+    pids = {worker.pid for worker in workers}
+    trial.wait(lambda: pids <= {run.pid for run in trial.ledger.runs[seen:]}, f"work in all of {pids}")
+
+
+class Backlog:
+    """Keeps tasks waiting in the trial's topic, of ever higher numbers."""
+
+    def __init__(self, trial: Trial, ms: float, least: int) -> None:
+        self._trial, self._ms, self._least = trial, ms, least
+
+    def fill(self) -> None:
+        """Publish until twice as many as `least` wait, if fewer than that do."""
+        published = len(self._trial.ledger.places)
+        waiting = published - len(self._trial.ledger.over)
+        if waiting < self._least:
+            self._trial.publish(keyed(2 * self._least - waiting, self._ms, start=published))
+
+
+@pytest.mark.timeout(600)
+@both
+def test_fault_12_rebalance_storm(kafka: Kafka, tmp_path: Path, protocol: str) -> None:
+    """Every two seconds one of four workers leaves, or comes back. Nothing runs twice; nearly all work goes on."""
+    chance = seeded()
+    with Trial(tmp_path, kafka.bootstrap, 8) as trial:
+        backlog = Backlog(trial, 20, 2000)
+        backlog.fill()
+        for _ in range(4):
+            trial.start(*of(protocol))
+        everybody_works(trial, trial.living)
+        calm = rate(trial, backlog, lambda: None, 10.0)
+        toggles = 0
+
+        def toggle() -> None:
+            nonlocal toggles
+            toggles += 1
+            if len(trial.living) < 4:
+                trial.start(*of(protocol))
+            else:
+                stop(trial, chance.choice(trial.living))
+
+        storm = rate(trial, backlog, toggle, storm_seconds())
+        print(f"{toggles} toggles; {calm:.0f} tasks a second, {storm:.0f} in the storm: {storm / calm:.2f}")
+        assert storm >= GOODPUT * calm
+        trial.finish()
+        assert trial.ledger.disorder(trial.killed) == []
+
+
+def rate(trial: Trial, backlog: Backlog, step: Callable[[], None], seconds: float) -> float:
+    """Tasks done in a second while this goes on."""
+    began, before = time.monotonic(), len(trial.ledger.done)
+    while (passed := time.monotonic() - began) < seconds:
+        backlog.fill()
+        step()
+        time.sleep(max(0.0, EVERY - (time.monotonic() - began - passed)))  # the pace is the scenario
+        trial.ledger.read()
+    return (len(trial.ledger.done) - before) / (time.monotonic() - began)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("partitions", [3, 12], ids=["fewer partitions", "more partitions"])
+@both
+def test_fault_13_scale_1_8_1(kafka: Kafka, tmp_path: Path, protocol: str, partitions: int) -> None:
+    """One worker, eight at once, one again; with fewer partitions some of the eight have none."""
+    with Trial(tmp_path, kafka.bootstrap, partitions) as trial:
+        backlog = Backlog(trial, 10, 2000)
+        backlog.fill()
+        first = trial.start(*of(protocol))
+        everybody_works(trial, [first])
+        others = [trial.start(*of(protocol)) for _ in range(7)]
+        for worker in others:
+            worker.wait_ready()
+        backlog.fill()
+        seen = len(trial.ledger.runs)
+        busy = min(partitions, 8)
+        trial.wait(lambda: len({run.pid for run in trial.ledger.runs[seen:]}) >= busy, f"work in {busy} workers")
+        backlog.fill()
+        for worker in others:
+            worker.terminate()
+        for worker in others:
+            stop(trial, worker)
+        everybody_works(trial, [first])
+        trial.finish()
+        assert trial.ledger.disorder(trial.killed) == []
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("identity", ["dynamic", "static"])
+@both
+def test_fault_14_rolling_restart(kafka: Kafka, tmp_path: Path, protocol: str, identity: str) -> None:
+    """One after another is stopped and started again, twice: nothing runs twice, and no worker lives on with a fault.
+
+    A worker that ends with 3, since the broker does not let its name in yet, is started again, as a supervisor does.
+    """
+    names = [f"member-{n}" if identity == "static" else "" for n in range(3)]
+    with Trial(tmp_path, kafka.bootstrap, 6) as trial:
+        backlog = Backlog(trial, 10, 1500)
+        backlog.fill()
+        members = {n: trial.start(*of(protocol, name)) for n, name in enumerate(names)}
+        everybody_works(trial, list(members.values()))
+        for n in (0, 1, 2, 0, 1, 2):
+            backlog.fill()
+            members[n].terminate()
+            assert members[n].wait() == 0, members[n].logged()[-3000:]
+            members[n] = trial.start(*of(protocol, names[n]))
+            ready(trial, members, n, of(protocol, names[n]))
+            backlog.fill()
+            everybody_works(trial, list(members.values()))
+        assert {worker.exit_code for worker in members.values()} == {None}
+        for worker in trial.workers:
+            assert worker.exit_code is not None or "fatal" not in worker.logged(), "it lives on"
+        assert trial.exposed == []
+        trial.finish()
+        assert trial.ledger.disorder(trial.killed) == []
+
+
+def ready(trial: Trial, members: dict[int, WorkerProcess], number: int, arguments: list[str]) -> None:
+    """Wait until a new member is ready, starting it again when it ends with 3."""
+    deadline = time.monotonic() + 60
+    refusals = 0
+    while time.monotonic() < deadline:
+        worker = members[number]
+        if worker.exit_code is None:
+            try:
+                if worker.ready():
+                    print(f"member {number} is back after {refusals} refusals")
+                    return
+            except (AssertionError, OSError):  # it has ended
+                continue
+            time.sleep(0.05)
+            continue
+        assert worker.exit_code == 3, worker.logged()[-3000:]
+        refusals += 1
+        members[number] = trial.start(*arguments)
+    raise AssertionError(f"member {number} is not back after {refusals} refusals")
+
+
+@pytest.mark.timeout(300)
+def test_fault_15_from_the_classic_protocol_to_kip_848(kafka: Kafka, tmp_path: Path) -> None:
+    """One member after another comes back with the new protocol; between the two the group is mixed, and works."""
+    with Trial(tmp_path, kafka.bootstrap, 6) as trial:
+        backlog = Backlog(trial, 10, 1500)
+        backlog.fill()
+        members = [trial.start(*of(CLASSIC)) for _ in range(3)]
+        everybody_works(trial, members)
+        for n in range(3):
+            backlog.fill()
+            stop(trial, members[n])
+            members[n] = trial.start(*of(CONSUMER))
+            members[n].wait_ready()
+            backlog.fill()
+            everybody_works(trial, members)
+        trial.finish()
+        assert trial.ledger.disorder(trial.killed) == []
+
+
+@pytest.mark.timeout(180)
+@both
+def test_fault_16_one_static_id_twice(kafka: Kafka, tmp_path: Path, protocol: str) -> None:
+    """One of the two is told so by the broker: it is not ready, ends with 3, and the other one does all the work."""
+    with Trial(tmp_path, kafka.bootstrap, 2) as trial:
+        backlog = Backlog(trial, 10, 1500)
+        backlog.fill()
+        first = trial.start(*of(protocol, "same"))
+        everybody_works(trial, [first])
+        second = trial.start(*of(protocol, "same"))
+        fenced, other = (first, second) if protocol == CLASSIC else (second, first)
+        seen_ready = 0
+        while fenced.exit_code is None:
+            told = "fatal: consumer" in fenced.logged()
+            try:
+                seen_ready += told and fenced.ready()
+            except (AssertionError, OSError):  # it has ended
+                continue
+        assert fenced.exit_code == 3
+        assert not seen_ready, "ready after it was told"
+        assert "fatal: consumer" in fenced.logged()
+        trial.expose(trial.commits.now(), fenced)
+        backlog.fill()
+        everybody_works(trial, [other])
+        trial.finish()
