@@ -41,11 +41,12 @@ class Work:
     fail: int = 0
     dead: bool = False
     until: str = ""
+    publish: str = ""
 
     def record(self) -> NewRecord:
         """The record that is published for it."""
         arguments = {"id": self.id, "seq": self.seq, "ms": self.ms, "fail": self.fail, "dead": self.dead}
-        value = json.dumps(arguments | {"until": self.until}).encode()
+        value = json.dumps(arguments | {"until": self.until, "publish": self.publish}).encode()
         return NewRecord(value, self.key.encode() or None, (("task", b"ledger.work"),), self.partition)
 
 

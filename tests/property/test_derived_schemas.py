@@ -34,6 +34,8 @@ class Colour(enum.Enum):
 
 
 PLAIN: list[Any] = [bool, int, float, str, bytes, datetime, date, UUID, Colour, Literal["a", "b_1"], None]
+KINDS = ("plain", "plain", "list", "dict", "union", "struct", "data")
+UNIONS: list[Any] = [(bool, int, str), (float, bytes), (bool, datetime), (date, int), (Colour, bool)]
 
 
 class Signatures:
@@ -45,24 +47,20 @@ class Signatures:
 
     def hint(self, depth: int = 0) -> Any:
         """A random type."""
-        kind = (
-            "plain" if depth > 3 else self._chance.choice(("plain", "plain", "list", "dict", "union", "struct", "data"))
-        )
+        kind = "plain" if depth > 3 else self._chance.choice(KINDS)
         if kind == "list":
             return list[self.hint(depth + 1)]  # type: ignore[misc]  # made at run time
         if kind == "dict":
             return dict[str, self.hint(depth + 1)]  # type: ignore[misc]  # made at run time
         if kind == "union":
-            kinds = self._chance.choice(
-                ((bool, int, str), (float, bytes), (bool, datetime), (date, int), (Colour, bool))
-            )
-            return Union[(*kinds, *self._chance.choice(((), (None,))))]  # type: ignore[return-value]  # made at run time
+            return Union[(*self._chance.choice(UNIONS), *self._chance.choice(((), (None,))))]
         if kind == "plain":
             return self._chance.choice(PLAIN)
         self._count += 1
+        name = f"Part{self._count}"
         fields = [(f"f{number}", self.hint(depth + 1)) for number in range(self._chance.randrange(4))]
         make: Callable[..., Any] = msgspec.defstruct if kind == "struct" else make_dataclass
-        return make(f"Part{self._count}", fields)
+        return make(name, fields)
 
     def function(self, called: list[dict[str, Any]]) -> Callable[..., None]:
         """A function of a few parameters that notes what it is called with."""
@@ -90,15 +88,15 @@ def test_what_is_written_by_a_derived_schema_is_taken(way: str) -> None:
         function = signatures.function(called)
         spec = TaskSpec(f"zoo.task-{number}", function, "thread")
         schema = derived(Signature(spec), spec)
-        parsed = fastavro.parse_schema(schema)
+        compiled, parsed = AvroSchema(schema), fastavro.parse_schema(schema)
         schemas = MemorySchemas()
         if way == "declared":
             spec = TaskSpec(spec.name, function, "thread", schema=schema)
-            head = b"\xc3\x01" + AvroSchema(schema).fingerprint
+            head = b"\xc3\x01" + compiled.fingerprint
         else:
             head = b"\0" + schemas.register("tasks-value", schema).to_bytes(4, "big")
         function.__kworker_task__ = spec  # type: ignore[attr-defined]  # as @task does
-        values = [value_of(schema, chance) for _ in range(VALUES)]
+        values = [value_of(schema, chance, dict(compiled.named)) for _ in range(VALUES)]
         with MemoryWorker(function, schemas=schemas) as worker:
             for value in values:
                 worker.publish(spec.name, head + written(parsed, value), headers={"content-type": "application/avro"})

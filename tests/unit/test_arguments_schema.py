@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
@@ -10,12 +11,14 @@ from decimal import Decimal
 from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
 from uuid import UUID
 
+import fastavro
 import msgspec
 import pytest
 
-from kworker import TaskSpec
+from kworker import TaskSpec, task
 from kworker.codecs.arguments import Signature
 from kworker.codecs.arguments_schema import avro_schema, derived
+from kworker.codecs.avro import AVRO
 from kworker.testing import MemorySchemas, MemoryWorker
 
 
@@ -92,11 +95,11 @@ def schema_of(function: Callable[..., Any], **options: Any) -> dict[str, Any]:
 
 
 def taking(hint: Any, *default: Any) -> Callable[..., Any]:
-    def task(value: Any) -> None: ...
+    def take(value: Any) -> None: ...
 
-    task.__annotations__["value"] = hint
-    task.__defaults__ = default or None
-    return task
+    take.__annotations__["value"] = hint
+    take.__defaults__ = default or None
+    return take
 
 
 @pytest.mark.parametrize(
@@ -169,10 +172,10 @@ def test_a_type_that_has_no_schema_says_why(hint: Any, why: str) -> None:
 
 
 def test_named_types_are_defined_once() -> None:
-    def task(home: Address, work: Address | None, line: Line, colour: Colour = Colour.BLUE) -> None: ...
+    def move(home: Address, work: Address | None, line: Line, colour: Colour = Colour.BLUE) -> None: ...
 
     colour = {"type": "enum", "name": "zoo.Colour", "symbols": ["red", "blue"]}
-    assert schema_of(task)["fields"] == [
+    assert schema_of(move)["fields"] == [
         {
             "name": "home",
             "type": {
@@ -200,10 +203,10 @@ def test_named_types_are_defined_once() -> None:
 def test_two_types_of_one_name_are_told_apart() -> None:
     first, second = (msgspec.defstruct("Same", [("a", kind)]) for kind in (int, str))
 
-    def task(a: Any, b: Any, c: Box[int], d: Box[str]) -> None: ...
+    def pack(a: Any, b: Any, c: Box[int], d: Box[str]) -> None: ...
 
-    task.__annotations__.update(a=first, b=second)
-    names = [each["type"]["name"] for each in schema_of(task)["fields"]]
+    pack.__annotations__.update(a=first, b=second)
+    names = [each["type"]["name"] for each in schema_of(pack)["fields"]]
     assert names == ["zoo.Same", "zoo.Same_2", "zoo.Box", "zoo.Box_2"]
 
 
@@ -233,10 +236,10 @@ def test_a_default_that_avro_cannot_hold_is_always_written(hint: Any, default: A
 
 
 def test_further_fields_have_no_schema() -> None:
-    def task(a: int, **more: int) -> None: ...
+    def more_of(a: int, **more: int) -> None: ...
 
     with pytest.raises(ValueError, match=r"\*\*more takes fields that no schema can name"):
-        schema_of(task)
+        schema_of(more_of)
 
 
 def test_what_contains_itself_is_for_process_slots() -> None:
@@ -252,11 +255,11 @@ def test_a_declared_schema_counts() -> None:
 def test_tagged_structs_are_told_apart_by_their_tag() -> None:
     taken: list[Square | Circle] = []
 
+    @task("draw")
     def draw(shape: Square | Circle) -> None:
         taken.append(shape)
 
-    spec = TaskSpec("draw", draw, "thread")
-    draw.__kworker_task__ = spec  # type: ignore[attr-defined]  # as @task does
+    spec: TaskSpec = draw.__kworker_task__  # type: ignore[attr-defined]  # as @task marks it
     schema, schemas = derived(Signature(spec), spec), MemorySchemas()
     id = schemas.register("tasks-value", schema)
     with MemoryWorker(draw, schemas=schemas) as worker:
@@ -265,3 +268,22 @@ def test_tagged_structs_are_told_apart_by_their_tag() -> None:
         worker.run()
         assert worker.dead_letters == []
     assert taken == [Circle(1), Square(2)]
+
+
+def test_a_writer_may_leave_out_what_has_a_default() -> None:
+    taken: list[object] = []
+
+    @task("t")
+    def note(a: int, b: int | None = 5, c: bytes = b"\xff", d: Colour = Colour.BLUE, e: list[int] = []) -> None:  # noqa: B006 - a default like any other
+        taken.append((a, b, c, d, e))
+
+    spec: TaskSpec = note.__kworker_task__  # type: ignore[attr-defined]  # as @task marks it
+    schema, schemas = derived(Signature(spec), spec), MemorySchemas()
+    stream = io.BytesIO()
+    fastavro.schemaless_writer(stream, fastavro.parse_schema(schema), {"a": 1, "c": b"x"})
+    id = schemas.register("tasks-value", schema)
+    with MemoryWorker(note, schemas=schemas) as worker:
+        worker.publish("t", b"\0" + id.to_bytes(4, "big") + stream.getvalue(), headers={"content-type": AVRO})
+        worker.run()
+        assert worker.dead_letters == []
+    assert taken == [(1, 5, b"x", Colour.BLUE, [])]

@@ -198,6 +198,34 @@ def test_plugins_tells_what_is_installed_and_what_runs_here(
     assert plugin["tasks"][0]["arguments"]
 
 
+def test_plugins_tells_the_schemas_of_tasks_and_the_worker_as_asyncapi(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(tmp_path, "poster", PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run("plugins", "--plugin", "poster", "--schema") == 0
+    every = json.loads(capsys.readouterr().out)
+    assert sorted(every) == ["ping", "post"]
+    assert every["ping"].keys() == {"json_schema", "avro_schema", "avro_origin", "avro_missing"}
+    assert run("plugins", "--plugin", "poster", "--schema", "ping") == 0
+    said = capsys.readouterr()
+    assert (json.loads(said.out), said.err) == ({"ping": every["ping"]}, "")
+    assert run("plugins", "--plugin", "poster", "--schema", "pong") == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "'pong'" in said.err
+    assert "ping" in said.err
+
+    assert run("plugins", "--plugin", "poster", "--asyncapi", "--group", "g", "--topic", "letters") == 0
+    said = capsys.readouterr()
+    whole = json.loads(said.out)
+    assert (whole["asyncapi"], whole["channels"]["letters"]["address"], said.err) == ("3.0.0", "letters", "")
+    assert [*whole["channels"]["letters"]["messages"]] == ["ping"]  # post has no settings here
+
+    assert run("plugins", "--json", "--schema") == 2
+    assert capsys.readouterr().out == ""
+
+
 def test_plugins_shows_the_others_when_one_cannot_be_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,8 +6,9 @@ import pytest
 
 from kworker import Reject, task
 from kworker.cli import main
-from kworker.cli.replay import Given, Place, run
+from kworker.cli.replay import Given, run
 from kworker.codecs.arguments import Signature
+from kworker.dlq.place import Place
 from kworker.errors import ConfigError
 from kworker.plugin import MARK
 from kworker.registry import Registry

@@ -5,6 +5,9 @@ KworkerError
 ├── FatalKafkaError    a Kafka client cannot go on            exit code 3
 ├── PluginError        a plugin could not be loaded           exit code 5
 ├── PublishError       a message was not acknowledged         (client)
+├── CallError          a call has no result                   (client)
+│   ├── TaskFailed     its task became a dead letter
+│   └── CallTimeout    none came in time; a TimeoutError too
 ├── DecodeError        a record that cannot become a task     (a value: returned, then dead-lettered)
 ├── Unavailable        what a payload needs to be read is not there now; the task waits for it
 ├── Reject             raised by a plugin: never try again
@@ -62,6 +65,33 @@ class PublishError(KworkerError):
         super().__init__(message)
         self.id = id
         self.results = list(results)
+
+
+class CallError(KworkerError):
+    """A call has no result. `id` is its task's id; the task may still run, unless the message says otherwise."""
+
+    def __init__(self, message: str, *, id: str | None = None) -> None:
+        super().__init__(message)
+        self.id = id
+
+
+class TaskFailed(CallError):
+    """The called task was set aside for good.
+
+    `reason` is the dead letter's (`rejected`, `exhausted`, `invalid` ...), `error_type` the type of the exception or
+    the finer cause, `error_message` what it said. The task is in the dead-letter topic `topic`.
+    """
+
+    def __init__(self, message: str, *, id: str, reason: str, error_type: str, error_message: str, topic: str) -> None:
+        super().__init__(message, id=id)
+        self.reason = reason
+        self.error_type = error_type
+        self.error_message = error_message
+        self.topic = topic
+
+
+class CallTimeout(CallError, TimeoutError):
+    """No result came in time. The task may have been published, and may still run."""
 
 
 class DecodeError(KworkerError):

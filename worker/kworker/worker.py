@@ -320,6 +320,7 @@ class Worker:
         """A client cannot go on: end now. Nothing is committed, so what is unfinished runs again elsewhere."""
 
         def end() -> None:
+            self._instruments.stopping = True
             log.critical("fatal: %s", why)
             self._final_commit = []
             self._stops += 2

@@ -28,15 +28,28 @@ def _note(*line: object) -> None:
 
 @task("ledger.work", max_attempts=MOST_ATTEMPTS, wait=wait_fixed(0.1))
 def work(
-    id: str, seq: int = 0, ms: float = 0, fail: int = 0, dead: bool = False, until: str = "", *, ctx: Context
+    id: str,
+    seq: int = 0,
+    ms: float = 0,
+    fail: int = 0,
+    dead: bool = False,
+    until: str = "",
+    publish: str = "",
+    *,
+    ctx: Context,
 ) -> None:
-    """Takes `ms`, or until there is a file `until`. fail: its first attempts that raise; dead: it refuses its task."""
+    """Takes `ms`, or until there is a file `until`. fail: its first attempts that raise; dead: it refuses its task.
+
+    publish: a topic to which its id goes.
+    """
     run = next(_runs)
     _note("start", run, id, ctx.attempt, (ctx.key or b"").decode(), seq)
     while until and not Path(until).exists():
         time.sleep(0.01)
     if ms:
         time.sleep(ms / 1000)
+    if publish:
+        ctx.publish("ledger.published", id.encode(), topic=publish)
     failed = ctx.attempt <= fail
     over = dead or ctx.attempt == MOST_ATTEMPTS
     _note("end", run, ("dead" if over else "failed") if dead or failed else "done")

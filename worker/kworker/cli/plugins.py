@@ -1,12 +1,15 @@
-"""`kworker plugins`: what is installed, what runs here, and why not; `kworker plugins new` is in new.py."""
+"""`kworker plugins`: what is installed, what runs here, and why not; `kworker plugins new` is in new.py.
+
+What it tells as JSON is the only thing on standard output, and the same each time.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 import click
+import msgspec
 
 from kworker.cli.new import new
 from kworker.cli.options import SOURCES, config_options, sources
@@ -19,19 +22,38 @@ _HEAD = ("PLUGIN", "TASK", "EXECUTOR", "TIMEOUT", "ATTEMPTS", "AT ONCE", "DISTRI
 
 @click.group(epilog=SOURCES, invoke_without_command=True, subcommand_metavar="[new NAME]")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with the JSON Schema of each task's arguments.")
-@config_options("plugin")
+@click.option(
+    "--schema",
+    "schema_of",
+    is_flag=False,
+    flag_value="",
+    metavar="[TASK]",
+    help="JSON Schema and Avro schema of the arguments of every task, or of TASK, as JSON.",
+)
+@click.option("--asyncapi", "as_asyncapi", is_flag=True, help="A worker with these options as an AsyncAPI document.")
+@config_options("plugin", "group", "topic", "bootstrap", "processes", "reply_topic", "schema_registry")
 @click.pass_context
-def plugins(context: click.Context, /, as_json: bool, **flags: Any) -> None:
+def plugins(context: click.Context, /, as_json: bool, schema_of: str | None, as_asyncapi: bool, **flags: Any) -> None:
     """List the installed plugins and their tasks, and why a task does not run here.
 
     Exit code 5 when a plugin could not be loaded; the others are listed all the same.
     """
     if context.invoked_subcommand is not None:
         return
+    if as_json + as_asyncapi + (schema_of is not None) > 1:
+        raise click.UsageError("--json, --schema and --asyncapi are three documents: ask for one")
     config = Config.load(*sources(flags), group_needed=False)
     loaded, faults = load_plugins(config)
     if as_json:
-        click.echo(json.dumps([_as_json(plugin) for plugin in loaded], indent=2))
+        _print([_as_json(plugin) for plugin in loaded])
+    elif schema_of is not None:
+        from kworker.cli.schemas import schemas
+
+        _print(schemas(loaded, schema_of))
+    elif as_asyncapi:
+        from kworker.cli.asyncapi import document
+
+        _print(document(config, loaded))
     else:
         rows = [_row(plugin, task) for plugin in loaded for task in plugin.tasks]
         click.echo("\n".join(_table([_HEAD, *rows])) if rows else "no plugins: install one, such as kworker-http")
@@ -66,6 +88,10 @@ def _installed() -> set[str]:
     from kworker.registry import GROUP
 
     return {entry_point.name for entry_point in entry_points(group=GROUP)}
+
+
+def _print(document: object) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
 
 
 def _row(plugin: PluginInfo, task: LoadedTask) -> tuple[str, ...]:

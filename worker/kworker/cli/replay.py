@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +17,7 @@ import click
 
 from kworker.cli.options import SOURCES, config_options, sources
 from kworker.config import Config
+from kworker.dlq.place import Place
 from kworker.errors import ConfigError, DecodeError
 from kworker.task import ErrorInfo, Outcome, Publication, Record, Success, Task
 
@@ -27,28 +27,8 @@ if TYPE_CHECKING:
 TIMEOUT = 10.0
 """Seconds that the broker may take to answer, and to give the record."""
 
-_PLACE = re.compile(r"([A-Za-z0-9._-]{1,249})([:/])([0-9]{1,10})\2([0-9]{1,19})", re.ASCII)
 _GROUP = "kworker-replay"  # a consumer must have the name of one; it is neither joined nor asked
 _MOST_SHOWN = 2_000
-
-
-class Place(NamedTuple):
-    """Where one record is."""
-
-    topic: str
-    partition: int
-    offset: int
-
-    def __str__(self) -> str:
-        return f"{self.topic}/{self.partition}/{self.offset}"
-
-    @classmethod
-    def parse(cls, text: str) -> Place:
-        """Read `TOPIC:PARTITION:OFFSET`, or with slashes, as a dead letter tells its origin. Raises ConfigError."""
-        found = _PLACE.fullmatch(text)
-        if found is None or int(found[3]) >= 1 << 31 or int(found[4]) >= 1 << 63:
-            raise ConfigError([f"{text[:300]!r} is not the place of a record: write TOPIC:PARTITION:OFFSET"])
-        return cls(found[1], int(found[3]), int(found[4]))
 
 
 class Given(NamedTuple):

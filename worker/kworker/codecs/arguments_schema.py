@@ -148,7 +148,8 @@ class _Derivation:
         branches: list[Any] = []
         for kind in kinds:
             branches += kind if isinstance(kind, list) else [kind]
-        branches.sort(key=lambda branch: branch not in ("null", "boolean"))  # fastavro takes True for a number, too
+        # fastavro writes the first that will do: it takes True for a number, and a number for a date.
+        branches.sort(key=lambda branch: (branch not in ("null", "boolean"), "logicalType" in branch))
         bases = [_base(branch) for branch in branches]
         if len(set(bases)) != len(bases):
             raise _no_type(where, "two of its types are one in Avro")

@@ -77,7 +77,11 @@ class Letter(Struct, frozen=True, gc=False):
     @property
     def failed_at(self) -> int:
         """When it was set aside."""
-        return _number(self.about.get("failed-at", "")) or self.timestamp
+        return self.number("failed-at") or self.timestamp
+
+    def number(self, name: str) -> int:
+        """A number that the worker added; 0 when there is none."""
+        return _number(self.about.get(name, ""))
 
     @property
     def origin(self) -> Place | None:
@@ -90,7 +94,7 @@ class Letter(Struct, frozen=True, gc=False):
     @property
     def truncated(self) -> int | None:
         """Bytes of the original value, when the letter holds neither it nor all of key and headers."""
-        return _number(self.about["truncated"]) if "truncated" in self.about else None
+        return self.number("truncated") if "truncated" in self.about else None
 
     @property
     def replays(self) -> int:

@@ -76,11 +76,15 @@ class Letters:
         self._complaints: list[str] = []
         silent = logging.getLogger("kworker.dlq.client")
         silent.disabled = True  # what librdkafka would log is part of the fault
-        settings = _SETTINGS | consumer_settings(config) | {
-            "group.id": self.group,
-            "logger": silent,
-            "error_cb": lambda error: self._complaints.append(error.str()) if not self._complaints else None,
-        }
+        settings = (
+            _SETTINGS
+            | consumer_settings(config)
+            | {
+                "group.id": self.group,
+                "logger": silent,
+                "error_cb": lambda error: self._complaints.append(error.str()) if not self._complaints else None,
+            }
+        )
         self.consumer = Consumer(settings)
 
     def __enter__(self) -> Self:
@@ -88,6 +92,11 @@ class Letters:
 
     def __exit__(self, *_: object) -> None:
         self.consumer.close()
+
+    def look(self) -> None:
+        """Raises ConfigError when there is no such topic, or it may not be read."""
+        with one_line(self._config, self.topic, self._complaints, "Describe of the topic is allowed"):
+            self._partitions()
 
     def open(self) -> None:
         """Find out where the log begins and ends, and what is resolved. Raises ConfigError."""
@@ -119,14 +128,14 @@ class Letters:
         if above is None:
             raise ConfigError(
                 [
-                    f"{self.topic}/{place.partition}: the group {self.group} has metadata at offset {place.offset} that "
-                    "kworker did not write, so what is resolved is not known: set its offset anew with "
+                    f"{self.topic}/{place.partition}: the metadata of the group {self.group} at {place.offset} was not "
+                    "written by kworker, so what is resolved is not known: set its offset anew with "
                     "kafka-consumer-groups.sh --reset-offsets"
                 ]
             )
         return Resolved(min(max(place.offset, low), high), above)
 
-    def has_topic(self, topic: str) -> int:
+    def partitions_of(self, topic: str) -> int:
         """How many partitions a topic has; 0 when there is none. Asking creates none. Raises ConfigError."""
         with one_line(self._config, topic, self._complaints, "Describe of the topic is allowed"):
             found = self.consumer.list_topics(topic, timeout=TIMEOUT).topics[topic]
@@ -135,7 +144,7 @@ class Letters:
             return len(found.partitions)
 
     def ends_at(self, moment: int) -> dict[int, tuple[int, int]]:
-        """The first offset of each partition, and the first whose record is from `moment` (ms since the epoch) or later.
+        """The first offset of each partition, and the first whose record is of `moment` (ms since the epoch) or later.
 
         Raises ConfigError.
         """

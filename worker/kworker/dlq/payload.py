@@ -48,7 +48,9 @@ def payload(letter: Letter, avro: AvroSource, registry: bool) -> Payload:
         return Payload("null" if value is None else "empty")
     if letter.truncated is not None:
         return _as_bytes(value, "")
-    kind = (dict(letter.headers).get("content-type") or b"").decode("utf-8", "replace").partition(";")[0].strip().lower()
+    kind = (
+        (dict(letter.headers).get("content-type") or b"").decode("utf-8", "replace").partition(";")[0].strip().lower()
+    )
     framed = value[:2] == SINGLE_OBJECT or (value[0] == 0 and registry)
     if kind in (AVRO, BARE) or (not kind and framed):
         return _as_avro(letter, value, avro, bare=kind == BARE)

@@ -42,5 +42,5 @@ def delete(config: Config, topic: str, found: Mapping[int, Prefix]) -> None:
         except (KafkaException, TimeoutError) as error:
             why = error.args[0].str() if isinstance(error, KafkaException) else "it does not answer"
             raise ConfigError(
-                [f"{topic}/{place.partition}: broker {config.bootstrap}: {why}: check that Delete of the topic is allowed"]
+                [f"{topic}/{place.partition}: broker {config.bootstrap}: {why}: check that Delete is allowed"]
             ) from error

@@ -34,6 +34,9 @@ _OF_THE_RECORD = {
     KafkaError.INVALID_RECORD,
 }
 _OUSTED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
+# The transaction after one with a refused record fails, for the numbers that the refused ones had; the one after that
+# does not (confluent-kafka 2.16.1, Kafka 4.3.1).
+_AFTER_A_REFUSAL = {KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, KafkaError._PURGE_QUEUE}
 _TOO_LONG = {KafkaError.OFFSET_METADATA_TOO_LARGE, KafkaError.INVALID_COMMIT_OFFSET_SIZE}
 
 
@@ -54,11 +57,15 @@ class Resolver:
         self._open = False
         silent = logging.getLogger("kworker.dlq.client")
         silent.disabled = True  # what librdkafka would log is part of the fault
-        settings = _SETTINGS | producer_settings(config) | {
-            "transactional.id": letters.group,
-            "logger": silent,
-            "error_cb": lambda error: self._complaints.append(error.str()) if not self._complaints else None,
-        }
+        settings = (
+            _SETTINGS
+            | producer_settings(config)
+            | {
+                "transactional.id": letters.group,
+                "logger": silent,
+                "error_cb": lambda error: self._complaints.append(error.str()) if not self._complaints else None,
+            }
+        )
         self._producer = Producer(settings)
 
     def __enter__(self) -> Resolver:
@@ -106,11 +113,17 @@ class Resolver:
         topic, group = self._letters.topic, self._letters.group
         needed = f"Write of the topics they go to, and Read of the group {group}, are allowed"
         with one_line(self._config, topic, self._complaints, needed):
+            offsets = [TopicPartition(topic, p, *place) for p, place in positions.items()]
             try:
-                self._transact(records, [TopicPartition(topic, p, *place) for p, place in positions.items()])
+                try:
+                    self._transact(records, offsets)
+                except KafkaException as error:
+                    if error.args[0].code() not in _AFTER_A_REFUSAL:
+                        raise
+                    self._abort()
+                    self._transact(records, offsets)
             except KafkaException as error:
-                cause: KafkaError = error.args[0]
-                if cause.code() in _OUSTED:
+                if error.args[0].code() in _OUSTED:
                     raise KworkerError(
                         f"{topic}: another kworker dlq took over this topic, so this one ended; what it had resolved "
                         "is resolved, and the other goes on behind it"
@@ -128,10 +141,14 @@ class Resolver:
         if self._producer.flush(BUDGET):
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
         if self._refused:
-            if self._refused[0].code() in _OF_THE_RECORD:
-                self._abort()
-                raise RecordRefused(self._refused[0].str())
-            raise KafkaException(self._refused[0])
+            # One refused record, or a fence, fails others for reasons that follow from it: it may not be the first.
+            cause = min(
+                self._refused, key=lambda error: (error.code() not in _OUSTED, error.code() not in _OF_THE_RECORD)
+            )
+            if cause.code() not in _OF_THE_RECORD:
+                raise KafkaException(cause)
+            self._abort()
+            raise RecordRefused(cause.str())
         group = self._letters.consumer.consumer_group_metadata()
         self._patiently(lambda: self._producer.send_offsets_to_transaction(offsets, group, TIMEOUT), BUDGET)
         self._patiently(lambda: self._producer.commit_transaction(TIMEOUT), BUDGET)
@@ -158,7 +175,7 @@ class Resolver:
                 return
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None and error.code() != KafkaError._PURGE_QUEUE:
+        if error is not None:
             self._refused.append(error)
 
     def _abort(self) -> None:

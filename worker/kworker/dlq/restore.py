@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from msgspec import structs
+
 from kworker.dlq.letter import MOST_REPLAYS, REPLAY, Letter, read
 from kworker.dlq.place import Place
 from kworker.task import Headers, Publication, Record
@@ -57,16 +59,12 @@ def whole(letter: Letter, record: Record) -> Letter:
         or headers[:kept] != letter.headers
     ):
         raise Refusal(f"it is truncated, and {letter.about['origin']} holds another record now")
-    return Letter(
-        letter.place,
-        letter.timestamp,
-        original.key,
-        original.value,
-        headers,
-        letter.about,
-        letter.task,
-        letter.id,
-    )
+    return structs.replace(letter, key=original.key, value=original.value, headers=headers)
+
+
+def changed(letter: Letter, value: bytes) -> Letter:
+    """The same letter with another value."""
+    return structs.replace(letter, value=value)
 
 
 def origin_of(letter: Letter) -> Place:

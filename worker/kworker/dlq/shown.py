@@ -80,7 +80,7 @@ def described(letter: Letter, payload: Payload, resolved: bool) -> Iterator[str]
     yield from _told("reason", letter.reason or "none: no worker wrote this record")
     yield from _told("error", f"{letter.error}: {letter.message}" if letter.error else letter.message or _NONE)
     yield from _told("alike", letter.fingerprint or _NONE)
-    first = _number_as_instant(letter.about.get("first-seen", ""))
+    first = instant(letter.number("first-seen")) if "first-seen" in letter.about else _NONE
     attempts = letter.about.get("attempts", _NONE)
     yield from _told("attempts", f"{attempts}, first seen {first}, failed {instant(letter.failed_at)}")
     yield from _told("by", f"group {letter.about.get('group', _NONE)}, worker {letter.about.get('worker', _NONE)}")
@@ -114,12 +114,9 @@ def _bytes(value: bytes) -> str:
         return repr(value)
 
 
-def _number_as_instant(text: str) -> str:
-    return instant(int(text)) if text.isascii() and text.isdecimal() and len(text) < 19 else _NONE
-
-
 def letter_as_json(letter: Letter, payload: Payload, resolved: bool) -> dict[str, Any]:
-    """One letter for machines. Bytes are base64; `payload` is there when the value is JSON or Avro that can be read."""
+    """One letter for machines. Key, value and headers are null, text, or base64 of what is no
+    UTF-8; `payload` is there when the value is JSON, or Avro that can be read."""
     shown: dict[str, Any] = {
         "place": letter.place.argument,
         "resolved": resolved,
@@ -130,16 +127,16 @@ def letter_as_json(letter: Letter, payload: Payload, resolved: bool) -> dict[str
         "reason": letter.reason,
         "error": {"type": letter.error, "message": letter.message, "stack": letter.about.get("error-stack", "")},
         "fingerprint": letter.fingerprint,
-        "attempts": letter.about.get("attempts"),
-        "first_seen": letter.about.get("first-seen"),
+        "attempts": letter.number("attempts"),
+        "first_seen": letter.number("first-seen"),
         "failed_at": letter.failed_at,
         "group": letter.about.get("group"),
         "worker": letter.about.get("worker"),
         "replays": letter.replays,
         "truncated": letter.truncated,
-        "key": _base64(letter.key),
-        "headers": [_header(name, value) for name, value in letter.headers],
-        "value": _base64(letter.value),
+        "key": _as_json(letter.key),
+        "headers": [{"name": name, "value": _as_json(value)} for name, value in letter.headers],
+        "value": _as_json(letter.value),
         "kind": payload.kind,
     }
     if payload.json:
@@ -149,15 +146,10 @@ def letter_as_json(letter: Letter, payload: Payload, resolved: bool) -> dict[str
     return shown
 
 
-def _header(name: str, value: bytes | None) -> dict[str, str | None]:
-    shown: dict[str, str | None] = {"name": name, "value": _base64(value)}
-    if value is not None:
-        try:
-            shown["text"] = value.decode()
-        except UnicodeDecodeError:
-            return shown
-    return shown
-
-
-def _base64(value: bytes | None) -> str | None:
-    return None if value is None else base64.b64encode(value).decode()
+def _as_json(value: bytes | None) -> dict[str, str] | None:
+    if value is None:
+        return None
+    try:
+        return {"text": value.decode()}
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}

@@ -77,12 +77,16 @@ class Sender:
         while not self._stop.is_set():
             self.producer.poll(POLL)
 
-    def send(self, publication: Publication, report: Report) -> bool:
-        """Queue one message; False when the queue is full. `report` is called in another thread."""
+    def check(self) -> None:
+        """Raises RuntimeError when nothing can be sent from here."""
         if os.getpid() != self._pid:
             raise RuntimeError("this client was made before a fork: make one in each process")
         if self._stop.is_set():
             raise RuntimeError("this client is closed")
+
+    def send(self, publication: Publication, report: Report) -> bool:
+        """Queue one message; False when the queue is full. `report` is called in another thread."""
+        self.check()
         try:
             self.producer.produce(
                 publication.topic,

@@ -1,0 +1,176 @@
+"""FAULTS.md "Faults" 19 to 22: a broker that freezes for a minute, and three brokers of which some go."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from kit import Broker, create_topic, end_offsets, read_all, wait_for
+from kit.cluster import Cluster
+from kit.trial import Trial, Work
+
+pytestmark = [pytest.mark.long, pytest.mark.kafka, pytest.mark.timeout(300)]
+
+RESUMED = 10.0
+"""Seconds within which work goes on when the broker is back."""
+
+GAP = 12.0
+"""Seconds without a finished task, at most, when the leader of everything is killed."""
+
+PARTITIONS = 6
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Three nodes, all of them controllers."""
+    with Cluster() as cluster:
+        yield cluster
+
+
+def work(prefix: str, count: int, ms: float = 10) -> list[Work]:
+    """Some succeed after a retry, some never: dead letters have to be written, too."""
+    return [
+        Work(f"{prefix}{n}", f"{n % 100}", n % PARTITIONS, n, ms, fail=int(n % 50 == 7), dead=n % 100 == 13)
+        for n in range(count)
+    ]
+
+
+def longest_gap(trial: Trial, since: int) -> float:
+    """Seconds between two finished tasks, at most, since a moment (time.monotonic_ns)."""
+    ends = sorted(at for at in trial.ledger.over.values() if at >= since)
+    return max(after - before for before, after in itertools.pairwise([since, *ends])) / 1e9
+
+
+def test_fault_19_broker_frozen_for_a_minute(own_broker: Broker, tmp_path: Path) -> None:
+    """Ten sessions long: no worker ends, nothing is lost, and work goes on within 10 s."""
+    with Trial(tmp_path, own_broker.bootstrap, PARTITIONS) as trial:
+        trial.publish(work("", 6000))
+        workers = [trial.start("--concurrency", "8") for _ in range(2)]
+        trial.wait(lambda: len({run.pid for run in trial.ledger.runs}) == 2, "work in both workers")
+        trial.wait_over(len(trial.ledger.over) + 300)
+        own_broker.freeze()
+        before = trial.commits.last
+        time.sleep(60.0)  # the length of the freeze is the scenario
+        assert trial.living == workers
+        own_broker.thaw()
+        back = time.monotonic_ns()
+        trial.expose(before, *workers)
+        trial.publish(work("after", 300))
+        trial.wait(lambda: "after0" in trial.ledger.over, "new work to be done", RESUMED)
+        print(f"work went on after {(min(run.start for run in trial.ledger.runs if run.start > back) - back) / 1e9:.1f} s")
+        trial.finish()
+        assert trial.living == workers
+        trial.wait(lambda: all(worker.ready() for worker in workers), "readiness of both")
+
+
+def test_fault_20_leader_kill(cluster: Cluster, tmp_path: Path) -> None:
+    """Killed with -9 is the node that leads most partitions; the others go on within 12 s, and it comes back."""
+    with Trial(tmp_path, cluster.bootstrap, PARTITIONS) as trial:
+        trial.publish(work("", 15_000))
+        workers = [trial.start("--concurrency", "8") for _ in range(2)]
+        trial.wait(lambda: len({run.pid for run in trial.ledger.runs}) == 2, "work in both workers")
+        for round in range(3):
+            cluster.wait_whole()
+            seen = len(trial.ledger.over)
+            trial.wait_over(seen + 300)
+            leaders = [cluster.leader(trial.topic, partition) for partition in range(PARTITIONS)]
+            number = max(cluster.nodes, key=leaders.count)
+            print(f"killed: node {number}, of the leaders {leaders}, coordinator {cluster.coordinator(trial.group)}")
+            node, killed = cluster.nodes[number], time.monotonic_ns()
+            before = trial.commits.last
+            node.kill()
+            trial.publish(work(f"round {round} ", 300))
+            assert number not in [cluster.leader(trial.topic, partition) for partition in range(PARTITIONS)]
+            trial.wait(lambda: f"round {round} 0" in trial.ledger.over, "new work to be done")
+            assert longest_gap(trial, killed) <= GAP
+            print(f"no task ended for {longest_gap(trial, killed):.1f} s")
+            trial.expose(before, *workers)
+            node.start()
+        trial.finish()
+        assert trial.living == workers
+
+
+def test_fault_21_below_min_isr(tmp_path: Path) -> None:
+    """Two of three freeze: what must be written waits, and so does its offset, while other offsets are committed.
+
+    Node 1 is the only controller, and one replica is enough for commits: one that goes too far would be taken.
+    """
+    with Cluster(controllers=1, server_properties={"min.insync.replicas": "1"}) as cluster:
+        alive = cluster.nodes[1].bootstrap
+        with Trial(tmp_path, alive, PARTITIONS) as trial:
+            gate, written = tmp_path / "gate", f"{trial.topic}.written"
+            for target in (f"{trial.topic}.dlq", written):
+                create_topic(alive, target, 1, {"min.insync.replicas": "2"})
+            waiting = [Work(f"dead {n}", partition=n, dead=True, until=str(gate)) for n in (0, 1)]
+            waiting += [Work(f"write {n}", partition=n, publish=written, until=str(gate)) for n in (2, 3)]
+            trial.publish([*waiting, *(Work(f"{n}", partition=n % PARTITIONS) for n in range(600))])
+            worker = trial.start("--concurrency", "8")
+            trial.wait_held(600)
+            cluster.wait_whole()
+            for number in (2, 3):
+                cluster.nodes[number].freeze()
+            trial.wait(lambda: all(_led_by_one(alive, t) for t in (trial.topic, written)), "node 1 to lead everything")
+            before = trial.commits.last
+            gate.touch()
+            trial.publish(Work(f"later {n}", partition=4 + n % 2) for n in range(100))
+            trial.wait(lambda: worker.get("/readyz")[1].count("is paused") == 4, "four paused partitions", 90)
+            ends = end_offsets(alive, trial.topic)
+            trial.wait(lambda: trial.lag().keys() == {0, 1, 2, 3}, "commits of the other partitions", 90)
+            sample = trial.commits.now()
+            assert not [one.id for one in waiting if sample.holds(*trial.ledger.places[one.id])]
+            assert {one.id for one in waiting} <= trial.ledger.over.keys()
+            assert end_offsets(alive, f"{trial.topic}.dlq") == end_offsets(alive, written) == {0: 0}
+            print(f"while two are frozen: {sample.committed}, of {ends}")
+            trial.expose(before, worker)
+            for number in (2, 3):
+                cluster.nodes[number].thaw()
+            trial.finish(90)
+            assert trial.dead() == {"dead 0", "dead 1"}
+            assert {message.value() for message in read_all(alive, written)} == {b"write 2", b"write 3"}
+            assert trial.living == [worker]
+            assert worker.ready()
+
+
+def _led_by_one(bootstrap: str, topic: str) -> bool:
+    found = AdminClient({"bootstrap.servers": bootstrap}).list_topics(topic, timeout=10).topics[topic]
+    return all(partition.leader == 1 for partition in found.partitions.values())
+
+
+def test_fault_22_the_coordinator_moves(cluster: Cluster, tmp_path: Path) -> None:
+    """Its node stops, comes back, and is elected again: commits and work go on each time."""
+    with Trial(tmp_path, cluster.bootstrap, PARTITIONS) as trial:
+        trial.publish(work("", 15_000))
+        workers = [trial.start("--concurrency", "8") for _ in range(2)]
+        trial.wait(lambda: len({run.pid for run in trial.ledger.runs}) == 2, "work in both workers")
+        goes_on(trial, time.monotonic_ns())
+        for _ in range(2):
+            number = cluster.coordinator(trial.group)
+            before, moved = trial.commits.last, time.monotonic_ns()
+            cluster.nodes[number].stop()
+            goes_on(trial, moved)
+            other = cluster.coordinator(trial.group)
+            assert other != number
+            cluster.nodes[number].start()
+            cluster.wait_whole()
+            moved = time.monotonic_ns()
+            cluster.elect_preferred("__consumer_offsets")
+            wait_for(lambda number=number: cluster.coordinator(trial.group) == number, 30, "the move back")  # type: ignore[misc]
+            goes_on(trial, moved)
+            trial.expose(before, *workers)
+            print(f"the coordinator was node {number}, then {other}, then {number} again")
+        trial.finish()
+        assert trial.living == workers
+        assert all(worker.ready() for worker in workers)
+
+
+def goes_on(trial: Trial, since: int) -> None:
+    """Work and commits go on, without a long gap."""
+    over, held = len(trial.ledger.over), trial.commits.last.held
+    trial.wait(lambda: trial.commits.last.held > held + 100, "new commits", 2 * GAP)
+    trial.wait_over(over + 200)
+    assert longest_gap(trial, since) <= GAP

@@ -1,0 +1,105 @@
+"""A schedule: which task is published when, and what becomes of times that passed; and its state in the delay log."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec import Struct, field
+
+from kworker.duration import MAXIMUM
+from kworker.schedules.misfire import MOST, Due, Policy, due
+from kworker.schedules.trigger import Trigger
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+"""A schedule's name: it is part of the ids of what it publishes."""
+
+
+class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is published at each time of the trigger.
+
+    payload: JSON text, None for none. jitter: seconds; each time is put off by a part of it, the same one whoever
+    counts. most: how many passed times `all` runs. source: who wrote it: '' by hand, else what applied it, so that
+    what left there can be removed. Raises ValueError for what cannot be meant.
+    """
+
+    name: str
+    task: str
+    trigger: Trigger
+    topic: str = "tasks"
+    payload: str | None = None
+    key: str | None = None
+    misfire: Policy = Policy.ONCE
+    most: int = 10
+    jitter: float = 0.0
+    paused: bool = False
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"schedule {self.name[:40]!r}: a name has 1 to 100 of the characters a-z A-Z 0-9 . _ -")
+        if not 1 <= self.most <= MOST:
+            raise ValueError(f"schedule {self.name}: most is not between 1 and {MOST}")
+        if not 0 <= self.jitter <= MAXIMUM:
+            raise ValueError(f"schedule {self.name}: jitter is not between 0 and 10 years")
+
+    def fires_at(self, at: float) -> float:
+        """When the run that is due `at` is published: its share of the jitter later."""
+        if not self.jitter:
+            return at
+        digest = hashlib.blake2b(self.occurrence(at).encode(), digest_size=8).digest()
+        return at + self.jitter * int.from_bytes(digest, "big") / 2**64
+
+    def occurrence(self, at: float) -> str:
+        """The id of the run that is due `at`: the same whoever publishes it."""
+        return f"{self.name}@{datetime.fromtimestamp(at, UTC).isoformat(timespec='auto').replace('+00:00', 'Z')}"
+
+
+class Standing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A schedule and how far it got: what the delay log holds of it.
+
+    last: the time it was looked at up to, all before it was decided. next: the time it waits for; None when there is
+    none any more, or it is paused. ran: the last time that was published. All in seconds since the epoch.
+    """
+
+    schedule: Schedule
+    last: float
+    next: float | None
+    ran: float | None = None
+    runs: int = field(default=0)
+
+    @classmethod
+    def begin(cls, schedule: Schedule, now: float) -> Standing:
+        """A schedule that is new, or was changed: what was due before does not count."""
+        following = None if schedule.paused else next(schedule.trigger.after(now), None)
+        return cls(schedule=schedule, last=now, next=following)
+
+    def fire(self, now: float) -> tuple[list[float], Standing]:
+        """What is to be published now, as the times it was due, and how the schedule stands then.
+
+        Call it when `next` has come, with its jitter. A time that passed meanwhile is treated by the misfire policy.
+        """
+        if self.next is None or now < self.schedule.fires_at(self.next):
+            return [], self
+        # What is due within the jitter may not have come yet with its own share of it; the one waited for has.
+        until = max(self.next, now - self.schedule.jitter)
+        found: Due = due(self.schedule.trigger, self.last, until, self.schedule.misfire, self.schedule.most)
+        ran = found.now[-1] if found.now else self.ran
+        standing = msgspec.structs.replace(self, last=until, next=found.next, ran=ran, runs=self.runs + len(found.now))
+        return found.now, standing
+
+    def encode(self) -> bytes:
+        """As JSON."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Standing:
+        """What `encode` wrote. Raises ValueError for anything else."""
+        if len(data) > 1 << 20:
+            raise ValueError("a schedule has at most 1 MiB")
+        try:
+            return msgspec.json.decode(data, type=cls)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            raise ValueError(f"it is not a schedule: {error}") from error

@@ -1,0 +1,102 @@
+"""When something is due: a cron expression in a time zone, an interval, or one moment.
+
+Cron is cronsim's reading of it (Debian's rules), with five fields; seconds come by an interval. In a change of the
+clocks (see cron(8) of Debian):
+
+- A time that is fixed (neither minute nor hour starts with `*`) and falls into the gap is due once, right after the
+  gap; in the overlap it is due once, the first time the clock shows it.
+- With `*` in the minute or the hour the clock counts as it shows: nothing in the gap, twice in the overlap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+from msgspec import Struct
+
+LONGEST = 100
+"""Characters of a cron expression."""
+
+SHORTEST_INTERVAL = 1.0
+"""Seconds."""
+
+_LAST = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
+
+
+class Cron(Struct, frozen=True, tag="cron", forbid_unknown_fields=True):
+    """`expression`: minute hour day-of-month month day-of-week. `tz`: a name of the IANA database.
+
+    Raises ValueError for what cannot be read, or is never due within 50 years.
+    """
+
+    expression: str
+    tz: str = "UTC"
+
+    def __post_init__(self) -> None:
+        text = self.expression
+        shown = f"{text[:40]!r}"
+        if len(text) > LONGEST:
+            raise ValueError(f"cron {shown}: an expression has at most {LONGEST} characters")
+        if len(text.split()) != 5:
+            raise ValueError(f"cron {shown}: write five fields: minute hour day-of-month month day-of-week")
+        try:
+            zone = ZoneInfo(self.tz)
+        except (OSError, ValueError, KeyError):  # a name may also be a path, a folder, or too long
+            raise ValueError(f"{self.tz[:40]!r} is not a time zone: write one like Europe/Berlin") from None
+        try:
+            next(CronSim(text, datetime(2024, 1, 1, tzinfo=zone)))
+        except (CronSimError, ValueError) as error:
+            raise ValueError(f"cron {shown}: {error}") from None
+        except StopIteration:
+            raise ValueError(f"cron {shown}: it is never due") from None
+
+    def after(self, when: float) -> Iterator[float]:
+        """Every time it is due after `when`, in order; seconds since the epoch."""
+        last = max(when, 0.0)
+        for due in CronSim(self.expression, datetime.fromtimestamp(last, ZoneInfo(self.tz))):
+            at = due.timestamp()
+            # cronsim starts an overlap from its first half; what was due there is not due again in the second.
+            if at > last:
+                last = at
+                yield at
+
+
+class Every(Struct, frozen=True, tag="every", forbid_unknown_fields=True):
+    """Each `interval` seconds, counted from `start` (seconds since the epoch). Raises ValueError below a second."""
+
+    interval: float
+    start: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.interval) and self.interval >= SHORTEST_INTERVAL):
+            raise ValueError(f"every: {self.interval!r} is less than {SHORTEST_INTERVAL:g} second")
+
+    def after(self, when: float) -> Iterator[float]:
+        """Every time it is due after `when`, in order; seconds since the epoch."""
+        number = max(0, math.floor((when - self.start) / self.interval))
+        while (at := self.start + number * self.interval) < _LAST:
+            if at > when:
+                yield at
+            number += 1
+
+
+class Once(Struct, frozen=True, tag="once", forbid_unknown_fields=True):
+    """At one moment, in seconds since the epoch. Raises ValueError for one that is no date."""
+
+    at: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.at < _LAST:
+            raise ValueError(f"at: {self.at!r} is not a time from 1970 on")
+
+    def after(self, when: float) -> Iterator[float]:
+        """That moment, if it is after `when`."""
+        if self.at > when:
+            yield self.at
+
+
+Trigger = Cron | Every | Once
