@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from faults.storm import seeded, storm_seconds
+from faults.storm import Backlog, seeded, storm_seconds
 from kit import Kafka
-from kit.trial import Trial, Work
+from kit.trial import Trial
 from kit.worker_process import WorkerProcess
 
 pytestmark = pytest.mark.long
@@ -32,14 +32,8 @@ def of(protocol: str, instance: str = "") -> list[str]:
     return ["--concurrency", "4", "--order", "key", "-X", f"group.protocol={protocol}", *identity]
 
 
-def keyed(count: int, ms: float, keys: int = 64, start: int = 0) -> Iterator[Work]:
-    """Tasks of many keys, each with its number."""
-    return (Work(f"{n}", f"key {n % keys}", seq=n, ms=ms) for n in range(start, start + count))
-
-
-def stop(trial: Trial, worker: WorkerProcess) -> None:
-    """SIGTERM, and the exit of a worker that has given everything back, or had a partition taken meanwhile (4)."""
-    worker.terminate()
+def wait_stopped(trial: Trial, worker: WorkerProcess) -> None:
+    """Wait for the end of a worker that was stopped: it has given everything back, unless it lost a partition (4)."""
     if worker.wait() == 4:
         print(f"worker {worker.pid} could not commit: {len(trial.expose(trial.commits.now(), worker))} tasks")
     else:
@@ -53,27 +47,13 @@ def everybody_works(trial: Trial, workers: list[WorkerProcess]) -> None:
     trial.wait(lambda: pids <= {run.pid for run in trial.ledger.runs[seen:]}, f"work in all of {pids}")
 
 
-class Backlog:
-    """Keeps tasks waiting in the trial's topic, of ever higher numbers."""
-
-    def __init__(self, trial: Trial, ms: float, least: int) -> None:
-        self._trial, self._ms, self._least = trial, ms, least
-
-    def fill(self) -> None:
-        """Publish until twice as many as `least` wait, if fewer than that do."""
-        published = len(self._trial.ledger.places)
-        waiting = published - len(self._trial.ledger.over)
-        if waiting < self._least:
-            self._trial.publish(keyed(2 * self._least - waiting, self._ms, start=published))
-
-
 @pytest.mark.timeout(600)
 @both
 def test_fault_12_rebalance_storm(kafka: Kafka, tmp_path: Path, protocol: str) -> None:
     """Every two seconds one of four workers leaves, or comes back. Nothing runs twice; nearly all work goes on."""
     chance = seeded()
     with Trial(tmp_path, kafka.bootstrap, 8) as trial:
-        backlog = Backlog(trial, 20, 2000)
+        backlog = Backlog(trial, 2000, ms=20)
         backlog.fill()
         for _ in range(4):
             trial.start(*of(protocol))
@@ -87,7 +67,9 @@ def test_fault_12_rebalance_storm(kafka: Kafka, tmp_path: Path, protocol: str) -
             if len(trial.living) < 4:
                 trial.start(*of(protocol))
             else:
-                stop(trial, chance.choice(trial.living))
+                leaving = chance.choice(trial.living)
+                leaving.terminate()
+                wait_stopped(trial, leaving)
 
         storm = rate(trial, backlog, toggle, storm_seconds())
         print(f"{toggles} toggles; {calm:.0f} tasks a second, {storm:.0f} in the storm: {storm / calm:.2f}")
@@ -113,13 +95,11 @@ def rate(trial: Trial, backlog: Backlog, step: Callable[[], None], seconds: floa
 def test_fault_13_scale_1_8_1(kafka: Kafka, tmp_path: Path, protocol: str, partitions: int) -> None:
     """One worker, eight at once, one again; with fewer partitions some of the eight have none."""
     with Trial(tmp_path, kafka.bootstrap, partitions) as trial:
-        backlog = Backlog(trial, 10, 2000)
+        backlog = Backlog(trial, 2000)
         backlog.fill()
         first = trial.start(*of(protocol))
         everybody_works(trial, [first])
         others = [trial.start(*of(protocol)) for _ in range(7)]
-        for worker in others:
-            worker.wait_ready()
         backlog.fill()
         seen = len(trial.ledger.runs)
         busy = min(partitions, 8)
@@ -128,7 +108,7 @@ def test_fault_13_scale_1_8_1(kafka: Kafka, tmp_path: Path, protocol: str, parti
         for worker in others:
             worker.terminate()
         for worker in others:
-            stop(trial, worker)
+            wait_stopped(trial, worker)
         everybody_works(trial, [first])
         trial.finish()
         assert trial.ledger.disorder(trial.killed) == []
@@ -144,7 +124,7 @@ def test_fault_14_rolling_restart(kafka: Kafka, tmp_path: Path, protocol: str, i
     """
     names = [f"member-{n}" if identity == "static" else "" for n in range(3)]
     with Trial(tmp_path, kafka.bootstrap, 6) as trial:
-        backlog = Backlog(trial, 10, 1500)
+        backlog = Backlog(trial, 1500)
         backlog.fill()
         members = {n: trial.start(*of(protocol, name)) for n, name in enumerate(names)}
         everybody_works(trial, list(members.values()))
@@ -187,16 +167,42 @@ def ready(trial: Trial, members: dict[int, WorkerProcess], number: int, argument
 
 @pytest.mark.timeout(300)
 def test_fault_15_from_the_classic_protocol_to_kip_848(kafka: Kafka, tmp_path: Path) -> None:
-    """One member after another comes back with the new protocol; between the two the group is mixed, and works."""
+    """The broker lets nobody in with the new protocol while classic members share by cooperative-sticky, whose notes
+    would be lost: such a worker ends with 3, and no other notices. When all were stopped, all may come back with it.
+    """
     with Trial(tmp_path, kafka.bootstrap, 6) as trial:
-        backlog = Backlog(trial, 10, 1500)
+        backlog = Backlog(trial, 1500)
         backlog.fill()
         members = [trial.start(*of(CLASSIC)) for _ in range(3)]
         everybody_works(trial, members)
+        early = trial.start(*of(CONSUMER))
+        assert early.wait() == 3
+        assert "fatal: consumer: " in early.logged()
+        backlog.fill()
+        everybody_works(trial, members)
+        for worker in members:
+            worker.terminate()
+        for worker in members:
+            wait_stopped(trial, worker)
+        backlog.fill()
+        everybody_works(trial, [trial.start(*of(CONSUMER)) for _ in range(3)])
+        trial.finish()
+        assert trial.ledger.disorder(trial.killed) == []
+
+
+@pytest.mark.timeout(300)
+def test_fault_15_a_mixed_group_back_to_the_classic_protocol(kafka: Kafka, tmp_path: Path) -> None:
+    """One member after another comes back with the old protocol; between the two the group is mixed, and works."""
+    with Trial(tmp_path, kafka.bootstrap, 6) as trial:
+        backlog = Backlog(trial, 1500)
+        backlog.fill()
+        members = [trial.start(*of(CONSUMER)) for _ in range(3)]
+        everybody_works(trial, members)
         for n in range(3):
             backlog.fill()
-            stop(trial, members[n])
-            members[n] = trial.start(*of(CONSUMER))
+            members[n].terminate()
+            wait_stopped(trial, members[n])
+            members[n] = trial.start(*of(CLASSIC))
             members[n].wait_ready()
             backlog.fill()
             everybody_works(trial, members)
@@ -209,7 +215,7 @@ def test_fault_15_from_the_classic_protocol_to_kip_848(kafka: Kafka, tmp_path: P
 def test_fault_16_one_static_id_twice(kafka: Kafka, tmp_path: Path, protocol: str) -> None:
     """One of the two is told so by the broker: it is not ready, ends with 3, and the other one does all the work."""
     with Trial(tmp_path, kafka.bootstrap, 2) as trial:
-        backlog = Backlog(trial, 10, 1500)
+        backlog = Backlog(trial, 1500)
         backlog.fill()
         first = trial.start(*of(protocol, "same"))
         everybody_works(trial, [first])

@@ -23,8 +23,8 @@ def originals(source: str, count: int) -> list[Original]:
     """Records with every kind of key, value and header that Kafka knows."""
     made = []
     for n in range(count):
-        headers: Headers = [("ce_type", b"t.one"), ("n", b"%d" % n)]
-        headers += [[("n", b"twice"), ("n", None)], [("bin", bytes(range(256))), ("", b"")], []][n % 3]
+        more: list[Headers] = [[("n", b"twice"), ("n", None)], [("bin", bytes(range(256))), ("", b"")], []]
+        headers: Headers = [("ce_type", b"t.one"), ("n", b"%d" % n), *more[n % 3]]
         headers += [("kworker-origin", b"forged/0/0")] if n % 5 == 0 else []
         key = [None, b"", b"key %d" % (n % 40), b"\xff\x00"][n % 4]
         value = None if n % 11 == 0 else b"" if n % 11 == 1 else b'{"n": %d, "\xc3\xa4": "\x00\xff"}' % n
@@ -92,9 +92,7 @@ def test_ten_thousand_letters_killed_twice_are_put_back_once(kafka: Kafka, topic
 def test_a_filtered_replay_killed_resumes_among_the_others(kafka: Kafka, topic: MakeTopic, tmp_path: Path) -> None:
     source = topic(1)
     letters = source + ".dlq"
-    made = [
-        Original(source, 0, n, b"k", b"%d" % n, [("ce_type", b"odd" if n % 2 else b"even")]) for n in range(200)
-    ]
+    made = [Original(source, 0, n, b"k", b"%d" % n, [("ce_type", b"odd" if n % 2 else b"even")]) for n in range(200)]
     create_topic(kafka.bootstrap, letters, 1)
     produce(kafka.bootstrap, letters, [one.letter() for one in made])
     arguments = ("replay", letters, "--where", "task=odd")

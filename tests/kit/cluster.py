@@ -88,8 +88,10 @@ class Cluster:
 
     def coordinator(self, group: str) -> int:
         """The number of the node that coordinates a group, which must exist."""
-        answer = self.admin().describe_consumer_groups([group], request_timeout=TIMEOUT)[group].result(TIMEOUT)
-        number: int = answer.coordinator.id
+        client = self.admin()  # no answer comes when it is gone
+        number: int = (
+            client.describe_consumer_groups([group], request_timeout=TIMEOUT)[group].result(TIMEOUT).coordinator.id
+        )
         return number
 
     def elect_preferred(self, topic: str) -> None:

@@ -20,6 +20,7 @@ from kworker.core.route import Route
 from kworker.task import ErrorInfo, Headers, Reason, Task, TopicPartition
 
 SEEN = 1_764_000_000.0
+STORED = 1_764_000_999_000  # ms since the epoch
 ERROR = ErrorInfo("ValueError", "item 7 is wrong", "Traceback (most recent call last):\n  line 12\nValueError: item 7")
 _ROUTE = Route("t", "thread", RetryPolicy())
 
@@ -51,6 +52,35 @@ class Original(NamedTuple):
         made = dead_letter(entry, reason, error, at=at, group="g", worker="w", level=level)
         where = self.partition if partition is None else partition
         return NewRecord(made.value, made.key, tuple(made.headers), where)
+
+
+class Stored:
+    """A record as it would be read back."""
+
+    def __init__(self, made: NewRecord, topic: str = "tasks.dlq", offset: int = 7) -> None:
+        self._made = made
+        self._place = topic, made.partition, offset
+
+    def topic(self) -> str:
+        return self._place[0]
+
+    def partition(self) -> int:
+        return self._place[1]
+
+    def offset(self) -> int:
+        return self._place[2]
+
+    def key(self) -> bytes | None:
+        return self._made.key
+
+    def value(self) -> bytes | None:
+        return self._made.value
+
+    def headers(self) -> Headers | None:
+        return list(self._made.headers) or None
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, STORED
 
 
 class Said(NamedTuple):

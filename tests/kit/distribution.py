@@ -56,13 +56,18 @@ def java() -> str:
 def jars() -> Path:
     """The folder of Kafka's jars, fetched when it is not there yet. Raises BrokerError when that fails."""
     home = Path(os.environ.get("KWORKER_KAFKA_HOME") or Path("~/.cache/kworker", f"kafka-{VERSION}")).expanduser()
+    return fetched(home, POM)
+
+
+def fetched(home: Path, pom: str) -> Path:
+    """The folder below `home` of the jars that `pom` depends on; as `jars`."""
     home.mkdir(parents=True, exist_ok=True)
-    pom, libs, complete = home / "pom.xml", home / "libs", home / "complete"
+    libs, complete = home / "libs", home / "complete"
     with FileLock(home / "lock"):
-        if not (complete.exists() and complete.read_text() == POM):
-            pom.write_text(POM)
+        if not (complete.exists() and complete.read_text() == pom):
+            (home / "pom.xml").write_text(pom)
             _fetch(home, libs)
-            complete.write_text(POM)
+            complete.write_text(pom)
     return libs
 
 
@@ -70,11 +75,13 @@ def _fetch(home: Path, libs: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise BrokerError(
-            f"the tests fetch Kafka {VERSION} with Maven, but there is no mvn on PATH: "
+            f"the tests fetch the jars of {home.name} with Maven, but there is no mvn on PATH: "
             f"install it (Debian: apt-get install maven), {INSTEAD}"
         )
     shutil.rmtree(libs, ignore_errors=True)
     command = [maven, "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={libs}"]
     answer = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
-        raise BrokerError(f"Maven could not fetch Kafka {VERSION} into {home}, {INSTEAD}:\n{answer.stdout[-2000:]}")
+        raise BrokerError(
+            f"Maven could not fetch the jars of {home.name} into {home}, {INSTEAD}:\n{answer.stdout[-2000:]}"
+        )

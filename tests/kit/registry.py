@@ -114,8 +114,9 @@ class Registry:
                 more = {name: body[name] for name in ("schemaType", "references") if body.get(name)}
                 return 200, {"id": self.register(subject, body["schema"], **more)}
             case ["subjects", subject, "versions", version] if subject in self._subjects:
-                id_ = self._subjects[subject][int(version) - 1]
-                return 200, {"subject": subject, "version": int(version), "id": id_, **self._schemas[id_ - 1]}
+                number = len(self._subjects[subject]) if version == "latest" else int(version)
+                id_ = self._subjects[subject][number - 1]
+                return 200, {"subject": subject, "version": number, "id": id_, **self._schemas[id_ - 1]}
             case ["subjects", subject] if body is not None and subject in self._subjects:
                 id_ = self.register(subject, body["schema"])
                 return 200, {"subject": subject, "version": 1, "id": id_, **self._schemas[id_ - 1]}

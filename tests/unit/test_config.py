@@ -72,6 +72,7 @@ VALUES: dict[str, tuple[str, str, object]] = {
     "child_files": ("256", "256", 256),
     "create_topics": ("false", "false", False),
     "reply_topic": ("^replies", '["^replies"]', ("^replies",)),
+    "tracing": ("true", "true", True),
     "log_format": ("json", '"json"', "json"),
     "log_level": ("DEBUG", '"debug"', "debug"),
 }

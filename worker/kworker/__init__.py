@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kworker.errors import ConfigError, KworkerError, PluginError, PublishError, Reject, Retry
+from kworker.errors import (
+    CallError,
+    CallTimeout,
+    ConfigError,
+    KworkerError,
+    PluginError,
+    PublishError,
+    Reject,
+    Retry,
+    TaskFailed,
+)
 from kworker.plugin import Context, Plugin, TaskSpec, task
 from kworker.version import __version__
 
@@ -16,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncClient",
+    "CallError",
+    "CallTimeout",
     "Client",
     "ConfigError",
     "Context",
@@ -25,6 +37,7 @@ __all__ = [
     "PublishError",
     "Reject",
     "Retry",
+    "TaskFailed",
     "TaskSpec",
     "__version__",
     "task",

@@ -22,13 +22,18 @@ def load(config: Config, executors: Collection[str], only: str | None = None) ->
         from kworker.codecs.schema_registry import SchemaRegistry  # late: few workers need it
 
         schemas = SchemaRegistry(config.schema_registry)
-    return Registry.load(
+    registry = Registry.load(
         allow=config.plugins if only is None else [only],
         settings=config.plugin_settings,
         overrides=config.tasks if only is None else {},
         bind=partial(Signature, schemas=schemas),
         executors=executors,
     )
+    if config.tracing and only is None:
+        from kworker.tracing import traced  # late: it needs an extra
+
+        return traced(registry, config.group)
+    return registry
 
 
 def executors(config: Config) -> Collection[str]:

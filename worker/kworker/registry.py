@@ -79,7 +79,7 @@ class PluginInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class _Lifetime:
+class Lifetime:
     """A Plugin that is to be set up: it has what it needs and a task that runs here."""
 
     origin: str
@@ -91,7 +91,7 @@ class _Lifetime:
 class Registry:
     """The tasks by name, and the lifetime of the plugins behind them. Not changed after it was made."""
 
-    def __init__(self, plugins: Iterable[PluginInfo], lifetimes: Iterable[_Lifetime] = ()) -> None:
+    def __init__(self, plugins: Iterable[PluginInfo], lifetimes: Iterable[Lifetime] = ()) -> None:
         self.plugins = list(plugins)
         """Every loaded entry point, by name."""
         loaded = [task for plugin in self.plugins for task in plugin.tasks]
@@ -99,8 +99,9 @@ class Registry:
         """The tasks that run here."""
         self.unavailable = {task.spec.name: task for task in loaded if task.unavailable is not None}
         """The tasks that are installed but do not run here."""
-        self._lifetimes = list(lifetimes)
-        self._set_up: list[_Lifetime] = []
+        self.lifetimes = list(lifetimes)
+        """What is to be set up, in this order."""
+        self._set_up: list[Lifetime] = []
 
     @classmethod
     def load(
@@ -139,7 +140,7 @@ class Registry:
 
         executors: only of plugins that have a task for one of these; None is all.
         """
-        for lifetime in self._lifetimes:
+        for lifetime in self.lifetimes:
             if executors is not None and not lifetime.executors.intersection(executors):
                 continue
             try:
@@ -180,7 +181,7 @@ class _Loading:
         self._bind = bind
         self._executors = executors
         self._plugins: list[PluginInfo] = []
-        self._lifetimes: list[_Lifetime] = []
+        self._lifetimes: list[Lifetime] = []
         self._owners: dict[str, LoadedTask] = {}
 
     def add(self, entry_point: EntryPoint) -> None:
@@ -221,7 +222,7 @@ class _Loading:
         tasks = self._tasks(entry_point, origin, member.tasks(), has_settings=has_settings)
         executors = frozenset(task.spec.executor for task in tasks if task.unavailable is None)
         if has_settings and executors:
-            self._lifetimes.append(_Lifetime(origin, member, settings, executors))
+            self._lifetimes.append(Lifetime(origin, member, settings, executors))
         return tasks
 
     def _tasks(

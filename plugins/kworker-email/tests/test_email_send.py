@@ -13,27 +13,31 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
+from functools import partial
 from typing import Any
 
-import msgspec
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP
 from aiosmtpd.smtp import Envelope as Received
 
-from kworker import Context, Reject, Retry
-from kworker.codecs.arguments import Signature
-from kworker.task import Task
-from kworker.testing import MemoryWorker
-from kworker_email import Attachment, Email, EmailSettings
+from kworker import Reject, Retry, testing
+from kworker.testing import opened, result_of, run_task
+from kworker.testing_fixtures import MakeWorker
+from kworker_email import Attachment, Email
 
-PUBLISHED = 1_764_000_000_250
+PUBLISHED = 1_764_000_000.25
 HI: dict[str, Any] = {"subject": "Hi", "text": "Hi\n"}
-
-
-def context(task_id: str | None = "msg_1", *, seconds: float | None = 60, timestamp: int = PUBLISHED) -> Context:
-    task = Task("email.send", "tasks", 0, 17, None, None, [], timestamp, given_id=task_id)
-    return Context(task, 1, None if seconds is None else time.monotonic() + seconds)
+BASE: dict[str, Any] = {
+    "host": "127.0.0.1",
+    "security": "none",
+    "sender": "Shop <shop@example.org>",
+    "allow": ["example.org", "example.com"],
+    "hello": "worker.example.org",
+    "templates": {"hello": {"subject": "Hello {{ name }}", "text": "Dear {{ name }}", "html": "<b>{{ name }}</b>"}},
+}
+context = partial(testing.context, "email.send", seconds=60, published_at=PUBLISHED)
+email_of = partial(opened, Email, **BASE)
 
 
 class Server:
@@ -116,38 +120,19 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def plugin(port: int, **table: Any) -> Email:
-    base = {
-        "host": "127.0.0.1",
-        "port": port,
-        "security": "none",
-        "sender": "Shop <shop@example.org>",
-        "allow": ["example.org", "example.com"],
-        "hello": "worker.example.org",
-        "templates": {
-            "hello": {"subject": "Hello {{ name }}", "text": "Dear {{ name }}", "html": "<b>{{ name }}</b>"},
-        },
-    }
-    made = Email()
-    made.setup(msgspec.convert({**base, **table}, EmailSettings))
-    return made
-
-
 @pytest.fixture
 def mail(server: Server) -> Iterator[Email]:
-    made = plugin(server.port)
-    yield made
-    made.teardown()
+    with email_of(port=server.port) as made:
+        yield made
 
 
-def test_it_offers_one_task_whose_payload_is_json(mail: Email, server: Server) -> None:
-    (spec,) = mail.tasks()
+def test_it_offers_one_task_whose_payload_is_json(server: Server) -> None:
+    (spec,) = Email().tasks()
     assert (spec.name, spec.executor, spec.needs_settings) == ("email.send", "thread", True)
     assert typing.get_type_hints(spec.function)["attachments"] == list[Attachment] | None
     attachment = {"name": "a.bin", "content": base64.b64encode(b"\0\xff").decode()}
-    payload = msgspec.json.encode({"to": "ada@example.org", **HI, "attachments": [attachment]})
-    positional, named = Signature(spec).bind(Task("email.send", "t", 0, 1, None, payload, [], 0))
-    spec.function(*positional, **named, ctx=context())
+    payload = {"to": "ada@example.org", **HI, "attachments": [attachment]}
+    result_of(run_task(Email, payload, settings={**BASE, "port": server.port}))
     (attached,) = server.only().iter_attachments()
     assert (attached.get_filename(), attached.get_content()) == ("a.bin", b"\0\xff")
 
@@ -219,42 +204,42 @@ def test_a_body_ends_where_it_ends(mail: Email, server: Server, text: str) -> No
     ],
 )
 def test_what_must_not_be_sent_is_rejected(server: Server, arguments: dict[str, Any], why: str) -> None:
-    made = plugin(server.port, max_bytes=20_000)
-    with pytest.raises(Reject, match=why) as error:
+    with email_of(port=server.port, max_bytes=20_000) as made, pytest.raises(Reject, match=why) as error:
         made.send(**arguments, ctx=context())
     assert "\n" not in str(error.value)
     assert (server.connections, server.mails) == (0, [])
 
 
 def test_a_worker_may_send_templates_only(server: Server) -> None:
-    made = plugin(server.port, own_text=False)
-    with pytest.raises(Reject, match="own_text is false"):
-        made.send("ada@example.org", **HI, ctx=context())
-    made.send("ada@example.org", "hello", {"name": "Ada"}, ctx=context())
+    with email_of(port=server.port, own_text=False) as made:
+        with pytest.raises(Reject, match="own_text is false"):
+            made.send("ada@example.org", **HI, ctx=context())
+        made.send("ada@example.org", "hello", {"name": "Ada"}, ctx=context())
     assert server.only()["Subject"] == "Hello Ada"
-    made.teardown()
 
 
 def test_every_attempt_has_the_same_message_id(mail: Email, server: Server) -> None:
     server.refusals = [("DATA", "451 later")]
     with pytest.raises(Retry):
         mail.send("ada@example.org", **HI, ctx=context())
-    ids = [mail.send("ada@example.org", **HI, ctx=context(name))["message_id"] for name in ("msg_1", "msg_1", "msg_2")]
+    ids = [
+        mail.send("ada@example.org", **HI, ctx=context(id=name))["message_id"] for name in ("msg_1", "msg_1", "msg_2")
+    ]
     assert ids[0] == ids[1] != ids[2]
 
 
 def test_a_place_alone_is_no_message_id(mail: Email, server: Server) -> None:
-    # tasks/0/17 is another message in another cluster, or when the topic was made again.
-    contexts = [context(None, timestamp=PUBLISHED + n) for n in (0, 0, 1)]
+    # tasks/0/0 is another message in another cluster, or when the topic was made again.
+    contexts = [context(id=None, published_at=PUBLISHED + n) for n in (0, 0, 1)]
     ids = [mail.send("ada@example.org", **HI, ctx=each)["message_id"] for each in contexts]
     assert ids[0] == ids[1] != ids[2]
-    ids = [mail.send("ada@example.org", **HI, ctx=context(timestamp=PUBLISHED + n))["message_id"] for n in (0, 1)]
+    ids = [mail.send("ada@example.org", **HI, ctx=context(published_at=PUBLISHED + n))["message_id"] for n in (0, 1)]
     assert ids[0] == ids[1]
 
 
-@pytest.mark.parametrize("timestamp", [0, -1, 1 << 62])
-def test_a_record_without_a_time_has_todays_date(mail: Email, server: Server, timestamp: int) -> None:
-    mail.send("ada@example.org", **HI, ctx=context(timestamp=timestamp))
+@pytest.mark.parametrize("milliseconds", [0, -1, 1 << 62])
+def test_a_record_without_a_time_has_todays_date(mail: Email, server: Server, milliseconds: int) -> None:
+    mail.send("ada@example.org", **HI, ctx=context(published_at=milliseconds / 1000))
     assert abs(server.only()["Date"].datetime.timestamp() - time.time()) < 3600
 
 
@@ -325,14 +310,14 @@ def test_a_connection_that_broke_while_it_was_kept_costs_no_attempt(mail: Email,
 def test_many_at_once_have_a_connection_each(mail: Email, server: Server) -> None:
     with ThreadPoolExecutor(8) as pool:
         addresses = [f"a{n}@example.org" for n in range(100)]
-        list(pool.map(lambda address: mail.send(address, **HI, ctx=context(address)), addresses))
+        list(pool.map(lambda address: mail.send(address, **HI, ctx=context(id=address)), addresses))
     assert sorted(received.rcpt_tos[0] for received in server.mails) == sorted(addresses)
     assert server.connections <= 8
 
 
 def test_without_starttls_nothing_is_sent_in_clear_text(server: Server) -> None:
-    with pytest.raises(Retry, match="STARTTLS"):
-        plugin(server.port, security="starttls").send("ada@example.org", **HI, ctx=context())
+    with email_of(port=server.port, security="starttls") as made, pytest.raises(Retry, match="STARTTLS"):
+        made.send("ada@example.org", **HI, ctx=context())
     assert server.mails == []
 
 
@@ -345,10 +330,8 @@ def test_nothing_starts_when_no_time_is_left(mail: Email, server: Server) -> Non
     assert server.connections == 0
 
 
-def test_what_a_worker_makes_of_it(server: Server) -> None:
-    sender = Email()
-    table = {"host": "127.0.0.1", "port": server.port, "security": "none", "sender": "shop@example.org"}
-    worker = MemoryWorker(sender, settings={"Email": {**table, "allow": ["example.org"], "hello": "here"}})
+def test_what_a_worker_makes_of_it(server: Server, memory_worker: MakeWorker) -> None:
+    worker = memory_worker(Email, settings={"Email": {**BASE, "port": server.port}})
     server.refusals = [("RCPT ada@example.org", "451 4.7.1 Greylisted"), ("RCPT bob@example.org", "550 No such user")]
     for name in ("ada@example.org", "bob@example.org", "eve@example.net"):
         worker.publish("email.send", {"to": name, **HI})
@@ -359,4 +342,3 @@ def test_what_a_worker_makes_of_it(server: Server) -> None:
     worker.advance("5m")
     assert (worker.succeeded, worker.committed) == (1, 3)
     assert [received.rcpt_tos for received in server.mails] == [["ada@example.org"]]
-    sender.teardown()

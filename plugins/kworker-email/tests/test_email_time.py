@@ -8,28 +8,19 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
-import msgspec
 import pytest
 
-from kworker import Context, Reject, Retry
-from kworker.task import Task
-from kworker_email import Email, EmailSettings
+from kworker import Reject, Retry, testing
+from kworker.testing import opened
+from kworker_email import Email
 
 HI: dict[str, Any] = {"subject": "Hi", "text": "Hi\n"}
-
-
-def context(*, seconds: float | None = 60) -> Context:
-    task = Task("email.send", "tasks", 0, 17, None, None, [], 1_764_000_000_250, given_id="msg_1")
-    return Context(task, 1, None if seconds is None else time.monotonic() + seconds)
-
-
-def plugin(port: int, **table: Any) -> Email:
-    base = {"host": "127.0.0.1", "port": port, "sender": "shop@example.org", "allow": ["*"], "hello": "here"}
-    made = Email()
-    made.setup(msgspec.convert({**base, **table}, EmailSettings))
-    return made
+BASE: dict[str, Any] = {"sender": "shop@example.org", "allow": ["*"], "hello": "here", "security": "none"}
+context = partial(testing.context, "email.send", seconds=60)
+email = partial(opened, Email, **BASE, host="127.0.0.1")
 
 
 @contextlib.contextmanager
@@ -75,35 +66,30 @@ GREETED: Sequence[bytes] = (b"220 hi\r\n", b"250 hi\r\n")
     ],
 )
 def test_a_server_that_is_not_ready_is_tried_again(replies: tuple[bytes | None, ...], why: str) -> None:
-    with script(*replies) as port:
-        made = plugin(port, security="none")
-        with pytest.raises(Retry, match=why):
-            made.send("ada@example.org", **HI, ctx=context())
-        made.teardown()
+    with script(*replies) as port, email(port=port) as made, pytest.raises(Retry, match=why):
+        made.send("ada@example.org", **HI, ctx=context())
 
 
 def test_554_to_data_is_rejected() -> None:
-    with script(*GREETED, b"250 ok\r\n", b"250 ok\r\n", b"554 no\r\n") as port:
-        made = plugin(port, security="none")
-        with pytest.raises(Reject, match="the e-mail was refused: 554 no"):
-            made.send("ada@example.org", **HI, ctx=context())
-        made.teardown()
+    refusal = pytest.raises(Reject, match="the e-mail was refused: 554 no")
+    with script(*GREETED, b"250 ok\r\n", b"250 ok\r\n", b"554 no\r\n") as port, email(port=port) as made, refusal:
+        made.send("ada@example.org", **HI, ctx=context())
 
 
 def test_no_server_is_tried_again() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with pytest.raises(Retry, match="refused"):
-        plugin(port, security="none").send("ada@example.org", **HI, ctx=context())
-    with pytest.raises(Retry, match=r"nowhere\.invalid:25: "):
-        plugin(25, security="none", host="nowhere.invalid").send("ada@example.org", **HI, ctx=context())
+    with email(port=port) as made, pytest.raises(Retry, match="refused"):
+        made.send("ada@example.org", **HI, ctx=context())
+    with email(host="nowhere.invalid", port=25) as made, pytest.raises(Retry, match=r"nowhere\.invalid:25: "):
+        made.send("ada@example.org", **HI, ctx=context())
 
 
 @pytest.mark.parametrize("replies", [(b"",), (b"220 hi\r\n", b"250-a"), (*GREETED, b"250 ok\r\n", b"250 ")])
 def test_a_server_that_says_nothing_more_is_given_up_before_the_task_ends(replies: tuple[bytes, ...]) -> None:
     ctx = context(seconds=1)
-    with script(*replies) as port, pytest.raises(Retry, match="timed out"):
-        plugin(port, security="none").send("ada@example.org", **HI, ctx=ctx)
+    with script(*replies) as port, email(port=port) as made, pytest.raises(Retry, match="timed out"):
+        made.send("ada@example.org", **HI, ctx=ctx)
     assert (ctx.remaining() or 0) > 0
 
 
@@ -116,6 +102,6 @@ def test_the_time_is_one_for_connecting_and_waiting(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(socket, "create_connection", slowly)
     ctx = context(seconds=1)
-    with script(b"") as port, pytest.raises(Retry, match="timed out"):
-        plugin(port, security="none").send("ada@example.org", **HI, ctx=ctx)
+    with script(b"") as port, email(port=port) as made, pytest.raises(Retry, match="timed out"):
+        made.send("ada@example.org", **HI, ctx=ctx)
     assert (ctx.remaining() or 0) > 0

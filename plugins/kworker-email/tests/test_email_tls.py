@@ -6,23 +6,25 @@ import base64
 import contextlib
 import socket
 import ssl
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 from aiosmtpd.smtp import Envelope as Received
 
-from kworker import Context, Retry
-from kworker.task import Task
-from kworker_email import Email, EmailSettings
+from kworker import Retry, testing
+from kworker.testing import opened
+from kworker_email import Email
 
 HI: dict[str, Any] = {"subject": "Hi", "text": "Hi\n"}
+BASE: dict[str, Any] = {"host": "127.0.0.1", "sender": "shop@example.org", "allow": ["*"], "hello": "here"}
+context = partial(testing.context, "email.send", seconds=60)
+email = partial(opened, Email, **BASE)
 
 
 class Server:
@@ -74,39 +76,26 @@ def tls(authority: trustme.CA, name: str = "127.0.0.1") -> ssl.SSLContext:
     return made
 
 
-def context(*, seconds: float | None = 60) -> Context:
-    task = Task("email.send", "tasks", 0, 17, None, None, [], 1_764_000_000_250, given_id="msg_1")
-    return Context(task, 1, None if seconds is None else time.monotonic() + seconds)
-
-
-def plugin(port: int, **table: Any) -> Email:
-    base = {"host": "127.0.0.1", "port": port, "sender": "shop@example.org", "allow": ["*"], "hello": "here"}
-    made = Email()
-    made.setup(msgspec.convert({**base, **table}, EmailSettings))
-    return made
-
-
 def test_starttls_and_login(authority: trustme.CA, ca_file: str) -> None:
     with serving(tls_context=tls(authority)) as (server, port):
-        made = plugin(port, security="starttls", username="me", password="s3cret", ca_file=ca_file)
-        made.send("ada@example.org", **HI, ctx=context())
-        made.teardown()
+        login = {"username": "me", "password": "s3cret"}
+        with email(port=port, security="starttls", ca_file=ca_file, **login) as made:
+            made.send("ada@example.org", **HI, ctx=context())
         assert server.logins == [("me", "s3cret")]
         assert len(server.mails) == 1
 
 
 def test_tls_from_the_first_byte(authority: trustme.CA, ca_file: str) -> None:
     with serving(ssl_context=tls(authority)) as (server, port):
-        made = plugin(port, security="tls", ca_file=ca_file)
-        made.send("ada@example.org", **HI, ctx=context())
-        made.teardown()
+        with email(port=port, security="tls", ca_file=ca_file) as made:
+            made.send("ada@example.org", **HI, ctx=context())
         assert len(server.mails) == 1
 
 
 def test_a_wrong_password_is_tried_again_and_not_shown(authority: trustme.CA, ca_file: str) -> None:
     with serving(tls_context=tls(authority)) as (server, port):
-        made = plugin(port, username="me", password="wr0ng", security="starttls", ca_file=ca_file)
-        with pytest.raises(Retry, match="535") as error:
+        wrong = email(port=port, security="starttls", ca_file=ca_file, username="me", password="wr0ng")
+        with wrong as made, pytest.raises(Retry, match="535") as error:
             made.send("ada@example.org", **HI, ctx=context())
         assert "wr0ng" not in str(error.value)
         assert base64.b64encode(b"\0me\0wr0ng").decode() not in str(error.value)
@@ -118,6 +107,7 @@ def test_a_certificate_that_is_not_the_hosts_is_refused(authority: trustme.CA, c
     for name, trusted in (("mail.example.org", ca_file), ("127.0.0.1", None)):
         option = "ssl_context" if security == "tls" else "tls_context"
         with serving(**{option: tls(authority, name)}) as (server, port):
-            with pytest.raises(Retry, match="certificate verify failed"):
-                plugin(port, security=security, ca_file=trusted).send("ada@example.org", **HI, ctx=context())
+            trusting = email(port=port, security=security, ca_file=trusted)
+            with trusting as made, pytest.raises(Retry, match="certificate verify failed"):
+                made.send("ada@example.org", **HI, ctx=context())
             assert server.mails == []

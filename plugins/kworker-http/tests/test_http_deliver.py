@@ -7,10 +7,10 @@ import json
 import socket
 import ssl
 import threading
-import time
 import typing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,16 @@ import pytest
 import trustme
 from standardwebhooks import Webhook
 
-from kworker import ConfigError, Context, Reject, Retry
-from kworker.task import Task
+from kworker import ConfigError, Reject, Retry, testing
+from kworker.testing import START, opened
 from kworker_http import Endpoint, Http, HttpSettings
 
 SECRET, OLD_SECRET = "whsec_" + "c2VjcmV0" * 4, "whsec_" + "b2xka2V5" * 4
 PUBLISHED = 1_700_000_000_250
 
 
-def context(task_id: str | None = "msg_1", *, seconds: float | None = None, timestamp: int = PUBLISHED) -> Context:
-    task = Task("http.deliver", "tasks", 0, 17, None, None, [], timestamp, given_id=task_id)
-    return Context(task, 1, None if seconds is None else time.monotonic() + seconds)
+context = partial(testing.context, "http.deliver", id="msg_1", offset=17, published_at=START + 0.25)
+plugin = partial(opened, Http, allow_internal=["127.0.0.0/8"])
 
 
 class Receiver:
@@ -101,16 +100,6 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-@contextlib.contextmanager
-def plugin(**settings: Any) -> Iterator[Http]:
-    http = Http()
-    http.setup(msgspec.convert({"allow_internal": ["127.0.0.0/8"], **settings}, HttpSettings))
-    try:
-        yield http
-    finally:
-        http.teardown()
-
-
 def test_it_offers_one_task_whose_signature_can_be_read() -> None:
     (spec,) = Http().tasks()
     assert (spec.name, spec.executor, spec.needs_settings) == ("http.deliver", "thread", True)
@@ -135,7 +124,7 @@ def test_a_signed_webhook_arrives(receiver: Receiver) -> None:
 def test_with_an_event_the_body_has_the_specifications_form(receiver: Receiver) -> None:
     with plugin(allow=[receiver.url], secrets=[SECRET]) as http:
         http.deliver(receiver.url, {"id": 7}, "user.created", ctx=context())
-        http.deliver(receiver.url, None, "user.created", ctx=context(timestamp=2**62))
+        http.deliver(receiver.url, None, "user.created", ctx=context(published_at=2**62 / 1000))
     stable, beyond = (json.loads(body) for _, _, body in receiver.requests)
     assert list(stable.items()) == [
         ("type", "user.created"),
@@ -148,7 +137,7 @@ def test_with_an_event_the_body_has_the_specifications_form(receiver: Receiver) 
 def test_a_retry_has_the_same_id_and_body_and_a_default_id_is_the_records_place(receiver: Receiver) -> None:
     with plugin(allow=[receiver.url], secrets=[SECRET]) as http:
         for _ in range(2):
-            http.deliver(receiver.url, 1, "e", ctx=context(None))
+            http.deliver(receiver.url, 1, "e", ctx=context(id=None))
     (_, first, body), (_, second, again) = receiver.requests
     assert first["webhook-id"] == second["webhook-id"] == "tasks/0/17"
     assert body == again
@@ -341,7 +330,7 @@ def test_a_connection_is_used_again(receiver: Receiver) -> None:
 
 def test_many_threads_deliver_at_once(receiver: Receiver) -> None:
     with plugin(allow=[receiver.url], secrets=[SECRET], keep_alive=4) as http, ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: http.deliver(receiver.url, n, ctx=context(f"m{n}")), range(100)))
+        list(pool.map(lambda n: http.deliver(receiver.url, n, ctx=context(id=f"m{n}")), range(100)))
     assert {headers["webhook-id"]: body for _, headers, body in receiver.requests} == {
         f"m{n}": str(n).encode() for n in range(100)
     }

@@ -8,33 +8,20 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 import trustme
 
-from kworker import Context, Retry
-from kworker.task import Task
-from kworker_http import Http, HttpSettings
+from kworker import Retry, testing
+from kworker.testing import opened
+from kworker_http import Http
 from kworker_http.addresses import Guard
 from kworker_http.transport import TimedSocket, _guarded_pools
 
-
-def context(*, seconds: float | None = None) -> Context:
-    task = Task("http.deliver", "tasks", 0, 17, None, None, [], 1_700_000_000_000, given_id="msg_1")
-    return Context(task, 1, None if seconds is None else time.monotonic() + seconds)
-
-
-@contextlib.contextmanager
-def plugin(**settings: Any) -> Iterator[Http]:
-    http = Http()
-    http.setup(msgspec.convert({"allow_internal": ["127.0.0.0/8"], **settings}, HttpSettings))
-    try:
-        yield http
-    finally:
-        http.teardown()
+context = partial(testing.context, "http.deliver")
+plugin = partial(opened, Http, allow_internal=["127.0.0.0/8"])
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from kworker.task import Failed, Outcome, Reason, Refused
-from kworker.testing import MemoryWorker
+from kworker.testing import run_task
 from kworker_image import Images
 
 
@@ -34,10 +34,7 @@ class Gate:
     def outcome(self, task: str = "image.convert", settings: dict[str, Any] | None = None, **payload: Any) -> Outcome:
         """What comes of one attempt."""
         table = {"roots": [str(self.sources)], "targets": [str(self.results)], **(settings or {})}
-        worker = MemoryWorker(Images, settings={"Images": table})
-        worker.publish(task, {"source": "good.png", "target": "out.png", **payload})
-        worker.run()
-        return worker.attempts[0].outcome
+        return run_task(Images, {"source": "good.png", "target": "out.png", **payload}, task=task, settings=table)
 
     def refusal(self, **payload: Any) -> str:
         """Why it was rejected; nothing was written."""

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from kworker import ConfigError
-from kworker.testing import MemoryWorker
+from kworker.testing import MemoryWorker, result_of, run_task
 from kworker_image import Images
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 255)
@@ -23,16 +23,12 @@ class Studio:
         self.sources, self.results = folder / "in", folder / "out"
         self.sources.mkdir()
         self.results.mkdir()
-        settings = {"roots": [str(self.sources)], "targets": [str(self.results)]}
-        self.worker = MemoryWorker(Images, settings={"Images": settings})
+        self.settings = {"roots": [str(self.sources)], "targets": [str(self.results)]}
 
     def make(self, task: str, **payload: Any) -> dict[str, int]:
         """The result of a task that must succeed."""
-        self.worker.publish(task, payload)
-        self.worker.run()
-        outcome: Any = self.worker.attempts[-1].outcome
-        assert self.worker.succeeded == len(self.worker.attempts), outcome
-        result: dict[str, int] = outcome.result
+        result: Any = result_of(run_task(Images, payload, task=task, settings=self.settings))
+        assert isinstance(result, dict)
         return result
 
 

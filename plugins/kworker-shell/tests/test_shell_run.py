@@ -11,6 +11,7 @@ import tracemalloc
 import typing
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,13 @@ import msgspec
 import psutil
 import pytest
 
-from kworker import ConfigError, Context, Reject, Retry
-from kworker.task import Task
+from kworker import ConfigError, Reject, Retry, testing
 from kworker_shell import CommandFailedError, Shell, ShellSettings
 
 SH = shutil.which("sh") or "/bin/sh"
 
 
-def context(*, task_id: str = "msg_1", attempt: int = 1, seconds: float | None = None) -> Context:
-    task = Task("shell.run", "tasks", 0, 17, None, None, [], 0, given_id=task_id)
-    return Context(task, attempt, None if seconds is None else time.monotonic() + seconds)
+context = partial(testing.context, "shell.run", id="msg_1")
 
 
 def shell(**commands: dict[str, Any]) -> Shell:
@@ -160,7 +158,7 @@ def test_an_unknown_command_is_rejected(name: str) -> None:
 
 def test_an_id_that_no_variable_can_hold_is_rejected() -> None:
     with pytest.raises(Reject, match="NUL"):
-        script("true").run("it", ctx=context(task_id="a\0b"))
+        script("true").run("it", ctx=context(id="a\0b"))
 
 
 def test_exit_codes_decide() -> None:

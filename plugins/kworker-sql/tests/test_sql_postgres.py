@@ -10,9 +10,9 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,9 +22,9 @@ import psycopg
 import pytest
 
 from kit import wait_for
-from kworker import ConfigError, Context, Reject, Retry
-from kworker.task import Task
-from kworker_sql import Sql, SqlSettings, StatementFailedError
+from kworker import ConfigError, Reject, Retry, testing
+from kworker.testing import opened
+from kworker_sql import Sql, StatementFailedError
 
 PASSWORD = "s3cret@/:%"
 TABLES = """
@@ -162,20 +162,12 @@ def postgres(server: Postgres) -> Postgres:
 
 @pytest.fixture
 def sql(postgres: Postgres) -> Iterator[Sql]:
-    plugin = plugin_on(postgres.url)
-    yield plugin
-    plugin.teardown()
+    with plugin_on(url=postgres.url) as plugin:
+        yield plugin
 
 
-def plugin_on(url: str, **table: Any) -> Sql:
-    plugin = Sql()
-    plugin.setup(msgspec.convert({"url": url, "statements": STATEMENTS, **table}, SqlSettings))
-    return plugin
-
-
-def context(task_id: str = "msg_1", *, seconds: float | None = 60) -> Context:
-    task = Task("sql.execute", "tasks", 0, 17, None, None, [], 0, given_id=task_id)
-    return Context(task, 1, None if seconds is None else time.monotonic() + seconds)
+plugin_on = partial(opened, Sql, statements=STATEMENTS)
+context = partial(testing.context, "sql.execute", id="msg_1", seconds=60)
 
 
 def balance(postgres: Postgres, account: int = 1) -> int:
@@ -229,8 +221,8 @@ def test_a_second_run_of_a_task_changes_nothing(sql: Sql, postgres: Postgres) ->
     assert sql.execute("add", {"id": 1, "by": 5}, ctx=context())["skipped"] is False
     assert sql.execute("add", {"id": 1, "by": 5}, ctx=context())["skipped"] is True
     with pytest.raises(Reject, match="violates check constraint"):
-        sql.execute("add", {"id": 1, "by": -1000}, ctx=context("msg_2"))
-    assert sql.execute("add", {"id": 1, "by": 1}, ctx=context("msg_2"))["skipped"] is False
+        sql.execute("add", {"id": 1, "by": -1000}, ctx=context(id="msg_2"))
+    assert sql.execute("add", {"id": 1, "by": 1}, ctx=context(id="msg_2"))["skipped"] is False
     assert balance(postgres) == 106
     assert postgres.ask("SELECT id, statement FROM kworker_done ORDER BY id") == [("msg_1", "add"), ("msg_2", "add")]
 
@@ -260,7 +252,8 @@ def test_workers_that_start_together_make_one_kworker_done(postgres: Postgres) -
 
     def make(_: int) -> None:
         start.wait()
-        plugin_on(postgres.url).teardown()
+        with plugin_on(url=postgres.url):
+            pass
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(make, range(8)))
@@ -271,19 +264,20 @@ def test_without_the_right_to_make_kworker_done_the_ddl_of_the_readme_serves(pos
     postgres.ask("DROP ROLE IF EXISTS humble; CREATE ROLE humble LOGIN PASSWORD 'humble'")
     postgres.ask("GRANT USAGE ON SCHEMA public TO humble; GRANT SELECT, UPDATE ON accounts TO humble")
     url = f"postgresql+psycopg://humble:humble@127.0.0.1:{postgres.port}/postgres"
-    with pytest.raises(ConfigError, match=r"kworker_done cannot be created, see the README.*permission denied"):
-        plugin_on(url)
+    refusal = pytest.raises(ConfigError, match=r"kworker_done cannot be created, see the README.*permission denied")
+    with refusal, plugin_on(url=url):
+        pass
     ddl = Path(__file__).parents[1].joinpath("README.md").read_text().split("```sql\n")[1].split("```")[0]
     postgres.ask(ddl)
     postgres.ask("GRANT SELECT, INSERT ON kworker_done TO humble")
-    plugin = plugin_on(url)
-    assert [plugin.execute("add", {"id": 1, "by": 1}, ctx=context())["skipped"] for _ in range(2)] == [False, True]
-    plugin.teardown()
+    with plugin_on(url=url) as plugin:
+        assert [plugin.execute("add", {"id": 1, "by": 1}, ctx=context())["skipped"] for _ in range(2)] == [False, True]
 
 
 def test_a_wrong_password_keeps_the_worker_from_starting(postgres: Postgres) -> None:
-    with pytest.raises(ConfigError, match="password authentication failed") as error:
-        plugin_on(f"postgresql+psycopg://kworker:wr0ng@127.0.0.1:{postgres.port}/postgres")
+    wrong = plugin_on(url=f"postgresql+psycopg://kworker:wr0ng@127.0.0.1:{postgres.port}/postgres")
+    with pytest.raises(ConfigError, match="password authentication failed") as error, wrong:
+        pass
     assert "wr0ng" not in str(error.value)
 
 
@@ -327,12 +321,11 @@ def test_of_a_deadlock_one_is_done_and_one_is_tried_again(sql: Sql, postgres: Po
 
 
 def test_a_serialization_failure_is_tried_again(postgres: Postgres) -> None:
-    plugin = plugin_on(postgres.url + "?options=-c%20default_transaction_isolation%3Dserializable")
-    error = loser(postgres, plugin, "sum", [{"id": 1}, {"id": 2}])
+    with plugin_on(url=postgres.url + "?options=-c%20default_transaction_isolation%3Dserializable") as plugin:
+        error = loser(postgres, plugin, "sum", [{"id": 1}, {"id": 2}])
     assert isinstance(error, Retry)
     assert "could not serialize access" in str(error)
     assert sorted([balance(postgres, 1), balance(postgres, 2)]) == [100, 200]
-    plugin.teardown()
 
 
 def test_a_connection_that_breaks_is_tried_again_and_replaced(sql: Sql, postgres: Postgres) -> None:

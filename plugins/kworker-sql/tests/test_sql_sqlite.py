@@ -9,17 +9,18 @@ import time
 import typing
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from kworker import ConfigError, Context, Reject, Retry
-from kworker.codecs.arguments import Signature
-from kworker.task import Task
-from kworker.testing import MemoryWorker
-from kworker_sql import Sql, SqlSettings, StatementFailedError
+from kworker import ConfigError, Reject, Retry, testing
+from kworker.task import Reason, Refused
+from kworker.testing import opened, result_of, run_task
+from kworker.testing_fixtures import MakeWorker
+from kworker_sql import Sql, StatementFailedError
 
 TABLE = "CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, note CHECK (note <> 'bad'))"
 ADD = "INSERT INTO people (id, name, note) VALUES (:id, :name, :note)"
@@ -38,17 +39,11 @@ STATEMENTS: dict[str, dict[str, Any]] = {
     "missing": {"sql": "INSERT INTO nowhere VALUES (1)"},
 }
 ADA: dict[str, Any] = {"id": 1, "name": "Ada", "note": None}
+context = partial(testing.context, "sql.execute", id="msg_1", seconds=60)
 
 
-def context(task_id: str = "msg_1", *, seconds: float | None = 60) -> Context:
-    task = Task("sql.execute", "tasks", 0, 17, None, None, [], 0, given_id=task_id)
-    return Context(task, 1, None if seconds is None else time.monotonic() + seconds)
-
-
-def plugin_on(path: Path, **table: Any) -> Sql:
-    plugin = Sql()
-    plugin.setup(msgspec.convert({"url": f"sqlite:///{path}", "statements": STATEMENTS, **table}, SqlSettings))
-    return plugin
+def plugin_on(path: Path, **table: Any) -> AbstractContextManager[Sql]:
+    return opened(Sql, **{"url": f"sqlite:///{path}", "statements": STATEMENTS, **table})
 
 
 @pytest.fixture
@@ -60,9 +55,8 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sql(file: Path) -> Iterator[Sql]:
-    plugin = plugin_on(file)
-    yield plugin
-    plugin.teardown()
+    with plugin_on(file) as plugin:
+        yield plugin
 
 
 def rows(file: Path, query: str = "SELECT id, name, note FROM people ORDER BY id") -> list[tuple[Any, ...]]:
@@ -70,16 +64,16 @@ def rows(file: Path, query: str = "SELECT id, name, note FROM people ORDER BY id
         return connection.execute(query).fetchall()
 
 
-def test_it_offers_one_task_whose_payload_is_json(sql: Sql) -> None:
-    (spec,) = sql.tasks()
+def test_it_offers_one_task_whose_payload_is_json(file: Path) -> None:
+    (spec,) = Sql().tasks()
     assert (spec.name, spec.executor, spec.needs_settings) == ("sql.execute", "thread", True)
-    payload = b'{"statement": "add", "parameters": [{"a": "x", "b": 1}, {"a": 1.5, "b": null}]}'
-    bound = Signature(spec).bind(Task("sql.execute", "tasks", 0, 1, None, payload, [], 0))
-    assert "x" in str(bound)
-    with pytest.raises(Exception, match="Expected"):
-        Signature(spec).bind(
-            Task("sql.execute", "t", 0, 1, None, b'{"statement": "a", "parameters": {"a": []}}', [], 0)
-        )
+    settings = {"url": f"sqlite:///{file}", "statements": STATEMENTS}
+    people = [ADA, {"id": 2, "name": "Bob", "note": 1.5}]
+    result_of(run_task(Sql, {"statement": "add", "parameters": people}, settings=settings))
+    assert rows(file) == [(1, "Ada", None), (2, "Bob", 1.5)]
+    refused = run_task(Sql, {"statement": "add", "parameters": {"id": []}}, settings=settings)
+    assert isinstance(refused, Refused)
+    assert refused.reason is Reason.INVALID
     assert typing.get_type_hints(spec.function)["statement"] is str
 
 
@@ -147,7 +141,7 @@ def test_a_query_changes_nothing(sql: Sql, file: Path) -> None:
 
 def test_the_tasks_id_is_a_parameter(sql: Sql, file: Path) -> None:
     sql.execute("add", ADA, ctx=context())
-    sql.execute("id", ctx=context("'id'"))
+    sql.execute("id", ctx=context(id="'id'"))
     assert rows(file) == [(1, "Ada", "'id'")]
 
 
@@ -157,7 +151,7 @@ def test_a_second_run_of_a_task_changes_nothing(sql: Sql, file: Path) -> None:
         outcome = sql.execute("add-once", parameters, ctx=context())
         assert outcome == {"changed": 0, "rows": [], "truncated": False, "skipped": True}
     assert rows(file) == [(1, "Ada", None)]
-    sql.execute("add-once", {**ADA, "id": 2, "name": "Bob"}, ctx=context("msg_2"))
+    sql.execute("add-once", {**ADA, "id": 2, "name": "Bob"}, ctx=context(id="msg_2"))
     assert len(rows(file)) == 2
 
 
@@ -177,7 +171,7 @@ def test_a_failed_run_does_not_count(sql: Sql, file: Path) -> None:
 
 def test_of_many_runs_at_once_one_counts(sql: Sql, file: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        runs = [pool.submit(sql.execute, "add-more", {"name": str(n)}, ctx=context(str(n // 8))) for n in range(64)]
+        runs = [pool.submit(sql.execute, "add-more", {"name": str(n)}, ctx=context(id=str(n // 8))) for n in range(64)]
         outcomes = [run.result() for run in runs]
     assert sum(outcome["changed"] for outcome in outcomes) == 8
     assert sum(outcome["skipped"] for outcome in outcomes) == 56
@@ -185,11 +179,13 @@ def test_of_many_runs_at_once_one_counts(sql: Sql, file: Path) -> None:
 
 
 def test_kworker_done_is_made_only_when_it_is_needed(file: Path) -> None:
-    plugin_on(file, statements={"all": STATEMENTS["all"]}).teardown()
+    with plugin_on(file, statements={"all": STATEMENTS["all"]}):
+        pass
     named = "SELECT name FROM sqlite_schema WHERE name = 'kworker_done'"
     assert rows(file, named) == []
     for _ in range(2):
-        plugin_on(file).teardown()
+        with plugin_on(file):
+            pass
         assert rows(file, named) == [("kworker_done",)]
 
 
@@ -203,14 +199,14 @@ def test_a_kworker_done_that_another_worker_made_first_serves(file: Path, monkey
         create(engine, checkfirst=False)  # as if it had been missing when it was looked for
 
     monkeypatch.setattr(database.DONE, "create", create_second)
-    plugin = plugin_on(file)
-    assert plugin.execute("add-once", ADA, ctx=context())["skipped"] is False
-    plugin.teardown()
+    with plugin_on(file) as plugin:
+        assert plugin.execute("add-once", ADA, ctx=context())["skipped"] is False
 
 
 def test_a_kworker_done_that_cannot_be_made_is_told(file: Path) -> None:
-    with pytest.raises(ConfigError, match=r"kworker_done cannot be created, see the README.*readonly"):
-        plugin_on(Path(f"file:{file}"), url=f"sqlite:///file:{file}?mode=ro&uri=true")
+    read_only = plugin_on(file, url=f"sqlite:///file:{file}?mode=ro&uri=true")
+    with pytest.raises(ConfigError, match=r"kworker_done cannot be created, see the README.*readonly"), read_only:
+        pass
 
 
 @pytest.mark.parametrize(
@@ -238,8 +234,8 @@ def test_a_statement_ends_at_its_timeout(sql: Sql) -> None:
 def test_a_statement_ends_before_its_task(file: Path) -> None:
     endless = {"it": {"sql": STATEMENTS["endless"]["sql"]}}
     ctx = context(seconds=1)
-    with pytest.raises(Retry, match="interrupted"):
-        plugin_on(file, statements=endless).execute("it", ctx=ctx)
+    with plugin_on(file, statements=endless) as plugin, pytest.raises(Retry, match="interrupted"):
+        plugin.execute("it", ctx=ctx)
     assert (ctx.remaining() or 0) > 0
 
 
@@ -285,7 +281,6 @@ def test_a_missing_table_is_tried_again(sql: Sql) -> None:
 
 
 def test_more_tasks_than_connections_wait_for_one(file: Path) -> None:
-    plugin = plugin_on(file, pool_size=1, pool_timeout=0.05)
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -293,20 +288,18 @@ def test_more_tasks_than_connections_wait_for_one(file: Path) -> None:
             held.set()
             release.wait(30)
 
-    with ThreadPoolExecutor(1) as pool:
+    with plugin_on(file, pool_size=1, pool_timeout=0.05) as plugin, ThreadPoolExecutor(1) as pool:
         holding = pool.submit(hold)
         assert held.wait(30)
         with pytest.raises(Retry, match="no connection"):
             plugin.execute("all", ctx=context())
         release.set()
         holding.result()
-    assert plugin.execute("all", ctx=context())["rows"] == []
-    plugin.teardown()
+        assert plugin.execute("all", ctx=context())["rows"] == []
 
 
-def test_what_a_worker_makes_of_it(file: Path) -> None:
-    plugin = Sql()
-    worker = MemoryWorker(plugin, settings={"Sql": {"url": f"sqlite:///{file}", "statements": STATEMENTS}})
+def test_what_a_worker_makes_of_it(file: Path, memory_worker: MakeWorker) -> None:
+    worker = memory_worker(Sql, settings={"Sql": {"url": f"sqlite:///{file}", "statements": STATEMENTS}})
     for _ in range(2):
         worker.publish("sql.execute", {"statement": "add-once", "parameters": ADA}, id="order-1")
     worker.publish("sql.execute", {"statement": "add", "parameters": ADA}, id="order-2")
@@ -320,4 +313,3 @@ def test_what_a_worker_makes_of_it(file: Path) -> None:
     assert worker.dead_letters[2].reason == "exhausted"
     assert worker.committed == 5
     assert rows(file) == [(1, "Ada", None)]
-    plugin.teardown()

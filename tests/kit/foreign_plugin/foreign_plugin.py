@@ -20,10 +20,10 @@ _SALE = json.loads((Path(__file__).parent / "sale.avsc").read_text())
 def note(ctx: Context, seen: object) -> None:
     """One line, written at once."""
     line = {"task": ctx.name, "offset": ctx.offset, "attempt": ctx.attempt, "id": ctx.id, "seen": seen}
-    os.write(_CALLS, json.dumps(line | {"key": ctx.key and ctx.key.hex()}).encode() + b"\n")
+    os.write(_CALLS, json.dumps(line | {"key": None if ctx.key is None else ctx.key.hex()}).encode() + b"\n")
 
 
-@task("sale", schema=_SALE)
+@task("sale", schema=_SALE, max_attempts=1)
 def sale(
     n: int, price: Decimal, when: datetime | None = None, tags: list[str] | None = None, *, ctx: Context
 ) -> dict[str, int]:
@@ -36,7 +36,7 @@ def sale(
     return {"sold": n}
 
 
-@task("raw")
+@task("raw", max_attempts=1)
 def raw(data: bytes, *, ctx: Context) -> None:
     """Any bytes."""
     note(ctx, data.hex())

@@ -68,16 +68,13 @@ _TEST = '''\
 
 from __future__ import annotations
 
-from kworker.testing import MemoryWorker, result_of
+from kworker.testing import MemoryWorker, result_of, run_task
 
 import $module
 
 
 def test_it_greets() -> None:
-    worker = MemoryWorker($module)
-    worker.publish("$name.greet", {"who": "Ada"})
-    worker.run()
-    assert result_of(worker.attempts[0].outcome) == "Hello, Ada!"
+    assert result_of(run_task($module.greet, {"who": "Ada"})) == "Hello, Ada!"
 
 
 def test_nobody_and_nonsense_become_dead_letters() -> None:

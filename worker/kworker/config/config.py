@@ -74,6 +74,7 @@ class Config:
     create_topics: bool = True
     reply_topics: tuple[str, ...] = ()
     schema_registry: SchemaRegistrySettings | None = None
+    tracing: bool = False
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     kafka: Mapping[str, str] = field(default_factory=dict)

@@ -207,6 +207,7 @@ OPTIONS: tuple[Option, ...] = (
         many=True,
     ),
     Option("schema_registry", urls, "URL", "Schema registry for Avro with Confluent framing."),
+    Option("tracing", boolean, "BOOL", "Trace tasks by OpenTelemetry; its SDK reads OTEL_* variables."),
     Option("log_format", one_of("console", "json"), "FORMAT", "console or json."),
     Option("log_level", one_of(*LOG_LEVELS), "LEVEL", f"{', '.join(LOG_LEVELS)}."),
 )

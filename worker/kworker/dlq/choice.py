@@ -83,8 +83,8 @@ def moment(text: str, now: float) -> int:
 
 def rate(text: str) -> float:
     """Read `100/s`, `30/m`, `10/h` or `100`, as letters in a second. Raises ValueError."""
-    number, _, unit = text.strip().partition("/")
-    span = {"": 1, "s": 1, "m": 60, "h": 3600}.get(unit)
+    number, slash, unit = text.strip().partition("/")
+    span = {"": 1, "/s": 1, "/m": 60, "/h": 3600}.get(slash + unit)
     if span is None or not number.isascii() or not number.isdecimal() or not 0 < int(number[:10]) <= 1_000_000:
         raise ValueError(f"{text[:60]!r} is not a rate: write 100/s, 30/m or 10/h")
     return int(number) / span

@@ -138,8 +138,7 @@ class Resolver:
         self._open = True
         for record in records:
             self._produce(record)
-        if self._producer.flush(BUDGET):
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        self._flush()
         if self._refused:
             # One refused record, or a fence, fails others for reasons that follow from it: it may not be the first.
             cause = min(
@@ -153,6 +152,17 @@ class Resolver:
         self._patiently(lambda: self._producer.send_offsets_to_transaction(offsets, group, TIMEOUT), BUDGET)
         self._patiently(lambda: self._producer.commit_transaction(TIMEOUT), BUDGET)
         self._open = False
+
+    def _flush(self) -> None:
+        try:
+            unsent = self._producer.flush(BUDGET)
+        except SystemError as error:
+            # A fatal error, such as a fence, is pending while the reports of the records it failed are delivered.
+            if isinstance(error.__cause__, KafkaException):
+                raise error.__cause__ from None
+            raise
+        if unsent:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
     def _produce(self, record: Restored) -> None:
         publication = record.publication

@@ -37,7 +37,7 @@ from kworker.task import (
 _LONGEST_MESSAGE = 4_000
 _LONGEST_STACK = 16_000
 _MOST_FRAMES = 20
-_OWN = str(Path(__file__).parent)
+_OWN = (str(Path(__file__).parent), str(Path(__file__).parents[1] / "tracing.py"))
 
 
 class Binder(Protocol):

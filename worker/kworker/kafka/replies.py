@@ -35,6 +35,7 @@ _LATEST = -1  # the timestamp that stands for the end of the log
 _SETTINGS = {
     "auto.offset.reset": "earliest",  # what lies before the topic was made anew, or cut, is nobody's answer any more
     "enable.partition.eof": "false",
+    "fetch.wait.max.ms": "100",  # a topic that is read from now on waits for the fetch of others that is on its way
     "queued.min.messages": "1000",
     "queued.max.messages.kbytes": "16384",  # with it memory is bounded, whatever others write there
     "log_level": "2",
