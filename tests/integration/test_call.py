@@ -10,29 +10,12 @@ from pathlib import Path
 import pytest
 
 from kit import Broker, Kafka, end_offsets, read_all, wait_for
-from kit.stage import PLUGIN, Stage
-from kit.worker_process import WorkerProcess
+from kit.service import Service
+from kit.stage import Stage
 from kworker import AsyncClient, CallError, CallTimeout, Client, TaskFailed
 from kworker.client import Message
 
-ANSWERS = PLUGIN.parent / "answers"
 CONCURRENT = 200
-
-
-class Service:
-    """A topic of tasks, a topic for replies, and a worker of the plugin `answers` that serves them."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.tasks, self.replies = stage.topic(3), stage.topic(2)
-        self.worker = self.start()
-
-    def start(self) -> WorkerProcess:
-        arguments = ("--plugin", "answers", "--reply-topic", self.replies)
-        return self.stage.start(*arguments, topics=[self.tasks], site=[ANSWERS])
-
-    def client(self) -> Client:
-        return Client(self.stage.bootstrap, topic=self.tasks, reply_topic=self.replies)
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +142,8 @@ def test_calls_go_on_after_a_restart_of_the_broker(own_broker: Broker, tmp_path:
 
 
 def test_an_answer_to_a_message_of_an_earlier_client_is_not_taken(service: Service, client: Client) -> None:
-    client.publish_many([Message("answers.double", {"n": n}, headers={"ce_replyto": service.replies}) for n in range(9)])
+    client.publish_many(
+        [Message("answers.double", {"n": n}, headers={"ce_replyto": service.replies}) for n in range(9)]
+    )
     assert client.call("answers.double", {"n": 7}) == {"n": 7, "double": 14}
     wait_for(lambda: len(read_all(service.stage.bootstrap, service.replies)) >= 10, 30, "all results")

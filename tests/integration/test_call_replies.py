@@ -39,7 +39,9 @@ class Desk:
     def published(self) -> list[str]:
         return [dict(m.headers() or [])["ce_id"].decode() for m in read_all(self.bootstrap, self.tasks)]  # type: ignore[union-attr]
 
-    def answer(self, id: str, value: bytes = b"1", topic: str = "", partition: int = -1, kind: str = "t.result") -> None:
+    def answer(
+        self, id: str, value: bytes = b"1", topic: str = "", partition: int = -1, kind: str = "t.result"
+    ) -> None:
         headers = (("ce_type", kind.encode()), ("ce_causationid", id.encode()))
         produce(self.bootstrap, topic or self.replies, [NewRecord(value, None, headers, partition)])
 

@@ -79,9 +79,10 @@ def original(work: Set, n: int, task: bytes = b"mail") -> Original:
 
 def mixed(work: Set) -> None:
     """Six letters of mail, four of book."""
-    for n in range(10):
-        one = original(work, n, b"mail" if n < 6 else b"book")
-        work.fill(one.letter() if n < 6 else one.letter(Reason.INVALID, OTHER, at=1_764_000_100 + n))
+    work.fill(
+        *(original(work, n).letter() for n in range(6)),
+        *(original(work, n, b"book").letter(Reason.INVALID, OTHER, at=1_764_000_100 + n) for n in range(6, 10)),
+    )
 
 
 def test_letters_are_listed_by_task_and_error(work: Set) -> None:
@@ -113,7 +114,7 @@ def test_a_letter_is_shown(work: Set) -> None:
     value = b'{"a":"\xc2\x9b"}'
     work.fill(original(work, 0)._replace(value=value).letter())
     said = work.run("show", place=":0:0")
-    assert f"letter   {work.letters}:0:0, unresolved" in said.out.splitlines()
+    assert f"letter      {work.letters}:0:0, unresolved" in said.out.splitlines()
     assert '  "a": "\\x9b"' in said.out.splitlines()
     shown = json.loads(work.run("show", "--json", place=":0:0").out)
     assert (shown["payload"], shown["reason"], shown["resolved"]) == ({"a": "\x9b"}, "exhausted", False)

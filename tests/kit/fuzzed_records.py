@@ -10,9 +10,11 @@ import base64
 import io
 import json
 import random
-import runpy
+import sys
 from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import fastavro
@@ -22,13 +24,25 @@ from kit.records import NewRecord
 from kworker.plugin import MARK, TaskSpec
 
 PLUGIN = Path(__file__).parent / "fuzz_plugin"
-_MODULE = runpy.run_path(str(PLUGIN / "fuzz_plugin.py"))
+
+
+def _loaded() -> ModuleType:
+    """The plugin's module, as a worker loads it from its folder."""
+    found = spec_from_file_location("fuzz_plugin", PLUGIN / "fuzz_plugin.py")
+    assert found is not None
+    assert found.loader is not None
+    module = sys.modules[found.name] = module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+_MODULE = _loaded()
 SPECS: dict[str, TaskSpec] = {
-    spec.name: spec for member in _MODULE.values() if isinstance(spec := getattr(member, MARK, None), TaskSpec)
+    spec.name: spec for member in vars(_MODULE).values() if isinstance(spec := getattr(member, MARK, None), TaskSpec)
 }
 """The tasks, by name."""
 
-TREE, LOGICAL, FLAT = _MODULE["TREE"], _MODULE["LOGICAL"], _MODULE["FLAT"]
+TREE, LOGICAL, FLAT = _MODULE.TREE, _MODULE.LOGICAL, _MODULE.FLAT
 REGISTERED: list[Any] = [TREE, LOGICAL, *FLAT, *ZOO]
 """What the topic's subject holds in a schema registry, under the ids 1, 2, 3 ... in this order."""
 
@@ -76,7 +90,7 @@ _PIECES = [
     b'"9999-12-31T23:59:60-23:59"', b"\xff" * 9 + b"\x01", b"\xff" * 11, b"\x80\x00", b"\x03\x02", b"\xc3\x01",
     b"\r\n\x1b[31m", b"\xed\xa0\x80", b"\x1f\x8b\x08",
 ]  # fmt: skip
-_TIMES = [b"2099-01-01T00:00:00Z", b"2020-01-01T00:00:00Z", b"soon", b"", b"9999-12-31T23:59:59-23:59", b"nan"]
+_TIMES = [b"2099-01-01T00:00:00Z"] * 8 + [b"2020-01-01T00:00:00Z", b"soon", b"", b"9999-12-31T23:59:59-23:59", b"nan"]
 _READ = ["ce_id", "ce_replyto", "ce_specversion", "ce_source", "ce_time", "traceparent", "tracestate", "content-type"]
 _FORGED = ["kworker-attempt", "kworker-attempts", "kworker-origin", "kworker-reason", "kworker-replay", "kworker-delay"]
 _MOST_NAMED = 8  # headers that one record is given by name
@@ -91,29 +105,25 @@ class FuzzedRecords:
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
         self._schemas = [fastavro.parse_schema(definition) for definition in (*REGISTERED, *OTHERS)]
-        self._forms: list[Callable[[str], Form]] = [
-            self._json,
-            self._json,
-            self._single_object,
-            self._framed,
-            self._bare,
-            self._bytes,
-            self._json_event,
-            self._avro_event,
-            self._noise,
-        ]
+        texts: list[Callable[[str], Form]] = [self._json, self._json, self._json_event, self._avro_event]
+        avro: list[Callable[[str], Form]] = [self._single_object, self._framed, self._bare]
+        self._forms = {name: [*texts, *avro, *texts, *avro, self._bytes, self._noise] for name in SPECS}
+        self._forms |= {
+            name: [*texts, *texts, *texts, *avro, self._bytes, self._noise] for name in SPECS.keys() - _OWN.keys()
+        }
+        self._forms |= {"fuzz.binary": [*texts, self._bytes, self._bytes, self._bytes, self._noise]}
 
     def record(self) -> NewRecord:
         """One of them; its headers' names are text, as a client must have them."""
         chance = self.chance
         task = chance.choice(list(SPECS))
-        value, kind, named = chance.choice(self._forms)(task)
-        if value is not None and chance.random() < 0.6:
+        value, kind, named = chance.choice(self._forms[task])(task)
+        if value is not None and chance.random() < 0.5:
             value = self.mutated(value)
         headers: list[tuple[str, bytes | None]] = []
         if not named or chance.random() < 0.1:
             headers += self._name(task)
-        if chance.random() < 0.1:
+        if chance.random() < 0.05:
             kind = chance.choice(_TYPES)
         if kind:
             headers.append(("content-type", self._maybe(kind.encode())))

@@ -10,7 +10,6 @@ import gc
 import os
 import random
 from collections import Counter
-from pathlib import Path
 
 import psutil
 import pytest
@@ -27,10 +26,13 @@ from kworker.task import Reason
 
 GROWTH = 50 << 20
 WARM = 1000
-CODES = {
-    "bound", "header_name", "header", "no_task", "unknown_task", "headers_too_large", "deadline", "envelope", "schema",
-    "syntax", "encoding", "number", "too_deep", "content_type", "empty", "schema_unknown", "schema_subject",
-    "schema_recursive", "truncated", "trailing", "length", "index", "too_many_items",
+OFTEN = {
+    "bound", "header", "no_task", "unknown_task", "deadline", "envelope", "schema", "syntax", "encoding",
+    "content_type", "empty", "schema_unknown", "truncated", "trailing",
+}  # fmt: skip
+SELDOM = {
+    "header_name", "headers_too_large", "number", "too_deep", "schema_subject", "schema_recursive", "schema_mismatch",
+    "length", "index", "too_many_items",
 }  # fmt: skip
 
 
@@ -73,8 +75,13 @@ def bind(signatures: dict[str, Signature], new: NewRecord, offset: int, chance: 
     return refusal.code
 
 
-@pytest.mark.parametrize("count", [3_000, pytest.param(100_000, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
-def test_every_record_is_bound_or_refused(count: int) -> None:
+LONG = [pytest.mark.long, pytest.mark.timeout(600)]
+
+
+@pytest.mark.parametrize(
+    ("count", "codes"), [(3_000, OFTEN), pytest.param(100_000, OFTEN | SELDOM, marks=LONG)], ids=["smoke", "all"]
+)
+def test_every_record_is_bound_or_refused(count: int, codes: set[str]) -> None:
     seed = int(os.environ.get("KWORKER_TEST_SEED") or random.SystemRandom().randrange(2**32))
     print(f"KWORKER_TEST_SEED={seed}")
     chance = random.Random(seed)
@@ -92,6 +99,6 @@ def test_every_record_is_bound_or_refused(count: int) -> None:
             most = max(most, process.memory_info().rss)
     print(f"{dict(seen.most_common())}; {base >> 20} MiB, {most >> 20} MiB at most")
     assert sum(seen.values()) == count
-    assert set(seen) >= CODES
-    assert seen["bound"] > count / 5
+    assert set(seen) >= codes
+    assert seen["bound"] > count / 4
     assert most <= base + GROWTH

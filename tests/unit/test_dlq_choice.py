@@ -167,14 +167,14 @@ def test_all_of_a_letter_is_shown_and_cannot_steer_a_terminal() -> None:
     text = "\n".join(described(found, payload(found, none, registry=False), resolved=True))
     assert not [char for char in text if not char.isprintable() and char != "\n"]
     for line in (
-        "letter   tasks.dlq:3:7, resolved",
-        "origin   tasks/3/42",
-        r"task     m\x1bail, id tasks/3/42",
-        r"error    E: line 1\nline \x1b[2J2",
-        r"key      \x1bk",
-        r"header   x\x9b: b'\xff'",
-        "header   n: null",
-        "header   n:",
+        "letter      tasks.dlq:3:7, resolved",
+        "origin      tasks/3/42",
+        r"task        m\x1bail, id tasks/3/42",
+        r"error       E: line 1\nline \x1b[2J2",
+        r"key         \x1bk",
+        r"header      x\x9b: b'\xff'",
+        "header      n: null",
+        "header      n:",
         "  \\x1b]0;x\\x07frame",
         '  "a": "\\x9bx"',
     ):
@@ -188,5 +188,5 @@ def test_all_of_a_letter_is_shown_and_cannot_steer_a_terminal() -> None:
 def test_what_no_worker_wrote_is_shown() -> None:
     found = read(Stored(NewRecord(b"\xff", None, (("kworker-failed-at", b"9" * 18),), 0)))
     text = "\n".join(described(found, payload(found, none, registry=False), resolved=False))
-    assert "reason   none: no worker wrote this record" in text
+    assert "reason      none: no worker wrote this record" in text
     assert "failed -" in text

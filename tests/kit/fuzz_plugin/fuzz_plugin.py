@@ -38,12 +38,12 @@ class Tree(msgspec.Struct):
     children: list[Tree] = []
 
 
-def _record(name: str, **fields: Any) -> dict[str, Any]:
+def _record(type_name: str, /, **fields: Any) -> dict[str, Any]:
     listed = [
         {"name": name, "type": kind} | ({"default": None} if isinstance(kind, list) else {})
         for name, kind in fields.items()
     ]
-    return {"type": "record", "name": name, "fields": listed}
+    return {"type": "record", "name": type_name, "fields": listed}
 
 
 def _logical(kind: str, name: str, **more: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from kworker.cli.options import config_options, sources
+from kworker.cli.waiting import Wait
 from kworker.config import Config
 from kworker.core.publication import message as compose
 from kworker.duration import seconds
@@ -46,6 +47,14 @@ LONGEST = 100_000_000
 @click.option("--schema-id", type=click.IntRange(0), help="Confluent framing: the id the registry gave the schema.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a message.")
 @click.option("--timeout", default="30s", show_default=True, metavar="DURATION", help="How long a message may take.")
+@click.option(
+    "--wait",
+    is_flag=False,
+    flag_value="30s",
+    metavar="[DURATION]",
+    help="Wait for what the task returns, and print that instead; 30s unless a DURATION follows.",
+)
+@click.option("--reply-topic", metavar="NAME", help="Topic for the result, with --wait. [default: as configured]")
 @config_options("bootstrap")
 def publish(
     task: str,
@@ -60,14 +69,16 @@ def publish(
     schema_id: int | None,
     as_json: bool,
     timeout: str,
+    wait: str | None,
+    reply_topic: str | None,
     **flags: Any,
 ) -> None:
     """Publish TASK with PAYLOAD and print topic/partition/offset once the broker has acknowledged it.
 
     PAYLOAD is JSON text, @FILE, or - for standard input; without one the message has none. --file publishes many:
-    on a terminal it shows a progress bar instead of each place. Exit code 1 when a message was not acknowledged, 2
-    when it cannot be sent; the lines before a faulty one are published. When no line of a batch is acknowledged, the
-    others are not tried.
+    on a terminal it shows a progress bar instead of each place. Exit code 1 when a message was not acknowledged, or
+    with --wait has no result in time or failed for good; 2 when it cannot be sent; the lines before a faulty one are
+    published. When no line of a batch is acknowledged, the others are not tried.
     """
     from kworker.client import Client, Message
     from kworker.kafka.settings import faults
@@ -78,7 +89,10 @@ def publish(
         raise click.UsageError("--schema-id is the id of a schema: give it as --avro-schema FILE")
     if avro_schema is not None and raw:
         raise click.UsageError("--raw sends bytes as they are, --avro-schema writes them: leave one out")
-    config = Config.load(*sources({**flags, "topic": (topic,) if topic else ()}), vet=faults, group_needed=False)
+    if wait is not None and file is not None:
+        raise click.UsageError("--wait is for one message: leave out --file")
+    flags |= {"topic": (topic,) if topic else (), "reply_topic": (reply_topic,) if reply_topic else ()}
+    config = Config.load(*sources(flags), vet=faults, group_needed=False)
     message = Message(
         task,
         None if payload is None else _payload(_read(payload), raw, "PAYLOAD"),
@@ -91,9 +105,12 @@ def publish(
     )
     sample = message if file is None else replace(message, payload=b"" if raw else msgspec.Raw(b"0"))
     limit = _checked(sample, timeout)
+    waiting = None if wait is None else Wait(wait, config)
     message = _written(message, "") if file is None else message
     with Client(config.bootstrap, kafka=_properties(config), timeout=limit) as client:
-        if file is None:
+        if waiting is not None:
+            waiting.call(client, message, as_json)
+        elif file is None:
             done = client.publish(
                 task, message.payload, topic=message.topic, key=message.key, id=id_, headers=message.headers
             )

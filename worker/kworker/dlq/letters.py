@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self, cast
 
@@ -32,6 +32,7 @@ _AT_ONCE = 1_000
 _SETTINGS = {
     "queued.min.messages": "1000",
     "queued.max.messages.kbytes": "8192",  # a partition: what waits here is not bounded by anything else
+    "fetch.wait.max.ms": "50",  # questions about topics wait behind it, on the same connection
     "max.poll.interval.ms": "86400000",  # it is no member: a slow replay loses nothing
 }
 
@@ -76,15 +77,8 @@ class Letters:
         self._complaints: list[str] = []
         silent = logging.getLogger("kworker.dlq.client")
         silent.disabled = True  # what librdkafka would log is part of the fault
-        settings = (
-            _SETTINGS
-            | consumer_settings(config)
-            | {
-                "group.id": self.group,
-                "logger": silent,
-                "error_cb": lambda error: self._complaints.append(error.str()) if not self._complaints else None,
-            }
-        )
+        settings = consumer_settings(config) | _without(_SETTINGS, config.kafka)
+        settings |= {"group.id": self.group, "logger": silent, "error_cb": self._complain}
         self.consumer = Consumer(settings)
 
     def __enter__(self) -> Self:
@@ -92,6 +86,9 @@ class Letters:
 
     def __exit__(self, *_: object) -> None:
         self.consumer.close()
+
+    def _complain(self, error: KafkaError) -> None:
+        self._complaints[:] = self._complaints[:1] or [error.str()]
 
     def look(self) -> None:
         """Raises ConfigError when there is no such topic, or it may not be read."""
@@ -201,3 +198,7 @@ class Letters:
     def _leave(self, partition: int, waiting: set[int]) -> None:
         waiting.discard(partition)
         self.consumer.incremental_unassign([TopicPartition(self.topic, partition)])
+
+
+def _without(settings: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in settings.items() if name not in others}

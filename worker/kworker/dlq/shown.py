@@ -79,7 +79,7 @@ def described(letter: Letter, payload: Payload, resolved: bool) -> Iterator[str]
     yield from _told("task", f"{letter.task or _NONE}, id {letter.id or _NONE}")
     yield from _told("reason", letter.reason or "none: no worker wrote this record")
     yield from _told("error", f"{letter.error}: {letter.message}" if letter.error else letter.message or _NONE)
-    yield from _told("alike", letter.fingerprint or _NONE)
+    yield from _told("fingerprint", letter.fingerprint or _NONE)
     first = instant(letter.number("first-seen")) if "first-seen" in letter.about else _NONE
     attempts = letter.about.get("attempts", _NONE)
     yield from _told("attempts", f"{attempts}, first seen {first}, failed {instant(letter.failed_at)}")
@@ -104,7 +104,7 @@ def described(letter: Letter, payload: Payload, resolved: bool) -> Iterator[str]
 
 
 def _told(what: str, text: str) -> Iterator[str]:
-    yield f"{what:<8} {printable(text)}".rstrip()
+    yield f"{what:<11} {printable(text)}".rstrip()
 
 
 def _bytes(value: bytes) -> str:

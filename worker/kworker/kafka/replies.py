@@ -42,6 +42,7 @@ _SETTINGS = {
 }
 _ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 _REFUSED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION)  # asking again does not help
+_VAGUE = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT)
 _CLOSED = "the client was closed"
 _Result = TypeVar("_Result")
 _LOG = logging.getLogger("kworker.client")
@@ -170,7 +171,7 @@ class Replies:
             except CallError as error:
                 _fail(command.done, error)
             except KafkaException as error:  # the broker is away, or has no leader yet: asked again in the next round
-                self.complaint = error.args[0].str()
+                self._complain(error.args[0])
                 self._commands.put(command)
                 return
             else:
@@ -240,7 +241,7 @@ class Replies:
             except CallError:
                 continue  # it was told when it was asked for first
             except KafkaException as error:
-                self.complaint = error.args[0].str()
+                self._complain(error.args[0])
                 break  # the others would be waited for as long
         self._next_look = time.monotonic() + REFRESH
 
@@ -272,7 +273,7 @@ class Replies:
                 _fail(future, CallError(why))
 
     def _complain(self, error: KafkaError) -> None:
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # says less than the error of the connection before it
+        if error.code() not in _VAGUE:
             self.complaint = error.str()
 
     def _missing(self, topic: str) -> str:

@@ -1,0 +1,117 @@
+"""What a client that calls is allowed: it needs no group, and it is told which topic it may not read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but its types do not re-export them
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from kit import Broker, NewRecord, create_topic, end_offsets, produce, wait_for
+from kit.broker import _free_ports
+from kworker import CallError, CallTimeout, Client
+
+USER, PASSWORD = "caller", "s3cret"
+DEADLINE = 30.0
+
+
+@pytest.fixture(scope="module")
+def secured() -> Iterator[tuple[Broker, str]]:
+    """A broker with a second listener, whose user may describe every topic, and do what a test allows besides."""
+    broker = Broker()
+    address = f"127.0.0.1:{_free_ports(1)[0]}"
+    for setting, more in (
+        ("listeners", f",SASL://{address}"),
+        ("advertised.listeners", f",SASL://{address}"),
+        ("listener.security.protocol.map", ",SASL:SASL_PLAINTEXT"),
+    ):
+        broker.properties[setting] += more
+    broker.properties |= {
+        "listener.name.sasl.sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.sasl.plain.sasl.jaas.config": "org.apache.kafka.common.security.plain.PlainLoginModule required "
+        f'user_{USER}="{PASSWORD}";',
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+    }
+    with broker:
+        for name in ("tasks", "tasks.dlq", "seen", "hidden", "open"):
+            create_topic(broker.bootstrap, name)
+        allow(broker, "tasks", AclOperation.WRITE)
+        allow(broker, "tasks.dlq", AclOperation.DESCRIBE)
+        allow(broker, "seen", AclOperation.DESCRIBE)
+        allow(broker, "open", AclOperation.READ)
+        yield broker, address
+
+
+def allow(broker: Broker, topic: str, operation: AclOperation) -> None:
+    rest = ("*", operation, AclPermissionType.ALLOW)
+    binding = AclBinding(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{USER}", *rest)
+    client = AdminClient({"bootstrap.servers": broker.bootstrap})
+    for future in client.create_acls([binding]).values():
+        future.result(10)
+
+
+@pytest.fixture
+def client(secured: tuple[Broker, str]) -> Iterator[Client]:
+    properties = {
+        "security.protocol": "sasl_plaintext",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": USER,
+        "sasl.password": PASSWORD,
+    }
+    with Client(secured[1], reply_topic="open", kafka=properties) as client:
+        yield client
+
+
+def answer(broker: Broker, id: str, topic: str) -> None:
+    headers = (("ce_type", b"t.result"), ("ce_causationid", id.encode()))
+    produce(broker.bootstrap, topic, [NewRecord(b"1", None, headers)])
+
+
+def test_a_call_needs_no_group_and_no_dead_letters(secured: tuple[Broker, str], client: Client) -> None:
+    broker, _ = secured
+    before = end_offsets(broker.bootstrap, "tasks")
+    with ThreadPoolExecutor(1) as pool:
+        for dead_letters in (None, "hidden"):
+            id = f"reads {dead_letters}"
+            call = pool.submit(client.call, "t", id=id, timeout=DEADLINE, dead_letters=dead_letters)
+            wait_for(lambda: end_offsets(broker.bootstrap, "tasks") != before, DEADLINE, "the task")
+            before = end_offsets(broker.bootstrap, "tasks")
+            answer(broker, id, "open")
+            assert call.result(DEADLINE) == 1
+
+
+def test_a_reply_topic_that_may_not_be_seen_is_an_error_at_once(client: Client) -> None:
+    with pytest.raises(CallError, match="'hidden' cannot be read: .*authorization") as error:
+        client.call("t", reply_to="hidden", timeout="1m")
+    assert not isinstance(error.value, CallTimeout)
+
+
+def test_a_reply_topic_that_may_only_be_seen_ends_each_call(secured: tuple[Broker, str], client: Client) -> None:
+    broker, _ = secured
+    for _ in range(2):
+        with pytest.raises(CallError, match="'seen' cannot be read: .*authorization") as error:
+            client.call("t", reply_to="seen", timeout="1m")
+        assert not isinstance(error.value, CallTimeout)
+    allow(broker, "seen", AclOperation.READ)
+
+    def allowed() -> bool:
+        with ThreadPoolExecutor(1) as pool:
+            before = end_offsets(broker.bootstrap, "tasks")
+            call = pool.submit(client.call, "t", id="now", reply_to="seen", timeout=DEADLINE)
+            wait_for(lambda: end_offsets(broker.bootstrap, "tasks") != before, DEADLINE, "the task")
+            answer(broker, "now", "seen")
+            try:
+                return bool(call.result(DEADLINE) == 1)
+            except CallError:
+                return False  # the broker's rules are not there yet
+
+    wait_for(allowed, DEADLINE, "a reply from the topic that may be read now")
