@@ -63,6 +63,7 @@ class Reader:
         self.environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(folder / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "KWORKER_BOOTSTRAP": bootstrap,
+            "KWORKER_REPLY_TOPIC": "replies",
         }
 
     def write(self, path: str) -> Path:
@@ -122,6 +123,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory, own_broker: Broker) -> Read
     reader.write("ledger/ledger.py")
     reader.do("pip install ./ledger")
     create_topic(own_broker.bootstrap, "tasks", 3)
+    create_topic(own_broker.bootstrap, "replies")
     return reader
 
 
@@ -170,9 +172,16 @@ def test_the_example_plugin_books_once_and_sets_aside_what_it_says(running: Read
 
 
 def test_python_publishes(running: Reader) -> None:
-    (snippet,) = [text for kind, text in BLOCKS if kind == "python" and text.startswith("from kworker import Client")]
+    (snippet,) = [text for kind, text in BLOCKS if kind == "python" and text.startswith("from kworker import Client\n")]
     running.run(sys.executable, "-c", snippet.replace(ADDRESS, running.bootstrap))
     running.wait_for_booking("invoice-2", 200)
+
+
+def test_python_calls_and_is_told_what_failed(running: Reader) -> None:
+    (snippet,) = [text for kind, text in BLOCKS if kind == "python" and "client.call(" in text]
+    said = running.run(sys.executable, "-c", snippet.replace(ADDRESS, running.bootstrap))
+    assert said == "rejected nothing to book\n"
+    assert running.booked()["invoice-5"] == 500
 
 
 @pytest.mark.skipif(shutil.which("kcat") is None, reason="there is no kcat")

@@ -40,11 +40,16 @@ def wait_stopped(trial: Trial, worker: WorkerProcess) -> None:
         assert worker.exit_code == 0, worker.logged()[-3000:]
 
 
-def everybody_works(trial: Trial, workers: list[WorkerProcess]) -> None:
-    """Wait until each of these has begun a task after now."""
+def everybody_works(trial: Trial, backlog: Backlog, workers: list[WorkerProcess]) -> None:
+    """Wait until each of these has begun a task after now, with tasks enough for all."""
     seen = len(trial.ledger.runs)
     pids = {worker.pid for worker in workers}
-    trial.wait(lambda: pids <= {run.pid for run in trial.ledger.runs[seen:]}, f"work in all of {pids}")
+
+    def works() -> bool:
+        backlog.fill()
+        return pids <= {run.pid for run in trial.ledger.runs[seen:]}
+
+    trial.wait(works, f"work in all of {pids}")
 
 
 @pytest.mark.timeout(600)
@@ -57,7 +62,7 @@ def test_fault_12_rebalance_storm(kafka: Kafka, tmp_path: Path, protocol: str) -
         backlog.fill()
         for _ in range(4):
             trial.start(*of(protocol))
-        everybody_works(trial, trial.living)
+        everybody_works(trial, backlog, trial.living)
         calm = rate(trial, backlog, lambda: None, 10.0)
         toggles = 0
 
@@ -98,7 +103,7 @@ def test_fault_13_scale_1_8_1(kafka: Kafka, tmp_path: Path, protocol: str, parti
         backlog = Backlog(trial, 2000)
         backlog.fill()
         first = trial.start(*of(protocol))
-        everybody_works(trial, [first])
+        everybody_works(trial, backlog, [first])
         others = [trial.start(*of(protocol)) for _ in range(7)]
         backlog.fill()
         seen = len(trial.ledger.runs)
@@ -109,7 +114,7 @@ def test_fault_13_scale_1_8_1(kafka: Kafka, tmp_path: Path, protocol: str, parti
             worker.terminate()
         for worker in others:
             wait_stopped(trial, worker)
-        everybody_works(trial, [first])
+        everybody_works(trial, backlog, [first])
         trial.finish()
         assert trial.ledger.disorder(trial.killed) == []
 
@@ -127,7 +132,7 @@ def test_fault_14_rolling_restart(kafka: Kafka, tmp_path: Path, protocol: str, i
         backlog = Backlog(trial, 1500)
         backlog.fill()
         members = {n: trial.start(*of(protocol, name)) for n, name in enumerate(names)}
-        everybody_works(trial, list(members.values()))
+        everybody_works(trial, backlog, list(members.values()))
         for n in (0, 1, 2, 0, 1, 2):
             backlog.fill()
             members[n].terminate()
@@ -135,7 +140,7 @@ def test_fault_14_rolling_restart(kafka: Kafka, tmp_path: Path, protocol: str, i
             members[n] = trial.start(*of(protocol, names[n]))
             ready(trial, members, n, of(protocol, names[n]))
             backlog.fill()
-            everybody_works(trial, list(members.values()))
+            everybody_works(trial, backlog, list(members.values()))
         assert {worker.exit_code for worker in members.values()} == {None}
         for worker in trial.workers:
             assert worker.exit_code is not None or "fatal" not in worker.logged(), "it lives on"
@@ -174,18 +179,18 @@ def test_fault_15_from_the_classic_protocol_to_kip_848(kafka: Kafka, tmp_path: P
         backlog = Backlog(trial, 1500)
         backlog.fill()
         members = [trial.start(*of(CLASSIC)) for _ in range(3)]
-        everybody_works(trial, members)
+        everybody_works(trial, backlog, members)
         early = trial.start(*of(CONSUMER))
         assert early.wait() == 3
         assert "fatal: consumer: " in early.logged()
         backlog.fill()
-        everybody_works(trial, members)
+        everybody_works(trial, backlog, members)
         for worker in members:
             worker.terminate()
         for worker in members:
             wait_stopped(trial, worker)
         backlog.fill()
-        everybody_works(trial, [trial.start(*of(CONSUMER)) for _ in range(3)])
+        everybody_works(trial, backlog, [trial.start(*of(CONSUMER)) for _ in range(3)])
         trial.finish()
         assert trial.ledger.disorder(trial.killed) == []
 
@@ -197,7 +202,7 @@ def test_fault_15_a_mixed_group_back_to_the_classic_protocol(kafka: Kafka, tmp_p
         backlog = Backlog(trial, 1500)
         backlog.fill()
         members = [trial.start(*of(CONSUMER)) for _ in range(3)]
-        everybody_works(trial, members)
+        everybody_works(trial, backlog, members)
         for n in range(3):
             backlog.fill()
             members[n].terminate()
@@ -205,7 +210,7 @@ def test_fault_15_a_mixed_group_back_to_the_classic_protocol(kafka: Kafka, tmp_p
             members[n] = trial.start(*of(CLASSIC))
             members[n].wait_ready()
             backlog.fill()
-            everybody_works(trial, members)
+            everybody_works(trial, backlog, members)
         trial.finish()
         assert trial.ledger.disorder(trial.killed) == []
 
@@ -218,7 +223,8 @@ def test_fault_16_one_static_id_twice(kafka: Kafka, tmp_path: Path, protocol: st
         backlog = Backlog(trial, 1500)
         backlog.fill()
         first = trial.start(*of(protocol, "same"))
-        everybody_works(trial, [first])
+        everybody_works(trial, backlog, [first])
+        before = trial.commits.now()
         second = trial.start(*of(protocol, "same"))
         fenced, other = (first, second) if protocol == CLASSIC else (second, first)
         seen_ready = 0
@@ -231,7 +237,7 @@ def test_fault_16_one_static_id_twice(kafka: Kafka, tmp_path: Path, protocol: st
         assert fenced.exit_code == 3
         assert not seen_ready, "ready after it was told"
         assert "fatal: consumer" in fenced.logged()
-        trial.expose(trial.commits.now(), fenced)
+        trial.expose(before, fenced)
         backlog.fill()
-        everybody_works(trial, [other])
+        everybody_works(trial, backlog, [other])
         trial.finish()

@@ -102,8 +102,8 @@ def test_many_coroutines_call_at_once_and_some_give_up(service: Service, tmp_pat
     file = tmp_path / "let-go"
 
     async def calls() -> None:
-        bootstrap, topics = service.stage.bootstrap, {"topic": service.tasks, "reply_topic": service.replies}
-        async with AsyncClient(bootstrap, **topics) as client:
+        bootstrap = service.stage.bootstrap
+        async with AsyncClient(bootstrap, topic=service.tasks, reply_topic=service.replies) as client:
             held = asyncio.ensure_future(client.call("answers.held", {"file": str(file)}))
             late = asyncio.ensure_future(client.call("answers.held", {"file": str(file)}, timeout=1))
             failed = asyncio.ensure_future(client.call("answers.refuse", {"why": "no"}))

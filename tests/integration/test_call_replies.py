@@ -125,7 +125,7 @@ def test_a_dead_letter_topic_that_is_made_later_is_read(desk: Desk, monkeypatch:
     call = desk.call("a")
     create_topic(desk.bootstrap, f"{desk.tasks}.dlq")
     desk.set_aside("a")
-    with pytest.raises(TaskFailed, match="crashed"):
+    with pytest.raises(TaskFailed, match=r"crashed"):
         call.result(DEADLINE)
 
 
@@ -142,7 +142,7 @@ def test_a_missing_reply_topic_is_an_error_that_says_how_to_make_it(desk: Desk, 
 
 
 def test_a_name_that_no_topic_can_have_is_an_error_at_once(desk: Desk) -> None:
-    with pytest.raises(CallError, match="'no topic!' cannot be read: .*[Ii]nvalid topic"):
+    with pytest.raises(CallError, match=r"'no topic!' cannot be read: .*[Ii]nvalid topic"):
         desk.client.call("t", reply_to="no topic!", timeout="1m")
     assert desk.published() == []
 
@@ -158,7 +158,7 @@ def test_a_message_that_is_refused_is_no_call(desk: Desk, topic: MakeTopic) -> N
 
 def test_one_id_is_waited_for_once(desk: Desk) -> None:
     call = desk.call("a")
-    with pytest.raises(ValueError, match="another call of this client waits for .* 'a'"):
+    with pytest.raises(ValueError, match=r"another call of this client waits for .* 'a'"):
         desk.client.call("t", id="a")
     desk.answer("a")
     assert call.result(DEADLINE) == 1
@@ -167,9 +167,9 @@ def test_one_id_is_waited_for_once(desk: Desk) -> None:
 def test_a_client_that_is_closed_ends_its_calls(desk: Desk) -> None:
     call = desk.call("a")
     desk.client.close()
-    with pytest.raises(CallError, match="'t' has no result: the client was closed"):
+    with pytest.raises(CallError, match=r"'t' has no result: the client was closed"):
         call.result(DEADLINE)
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(RuntimeError, match=r"closed"):
         desk.client.call("t")
 
 
@@ -182,25 +182,29 @@ def test_a_client_that_never_called_has_no_reader(kafka: Kafka, topic: MakeTopic
 def test_a_broker_that_never_answers_is_an_error_in_time(nowhere: str) -> None:
     with Client(nowhere, reply_topic="replies", timeout="500ms") as client:
         start = time.monotonic()
-        with pytest.raises(CallTimeout, match="was not called: the reply topic 'replies' could not be read within"):
+        with pytest.raises(CallTimeout, match=r"was not called: the reply topic 'replies' could not be read within"):
             client.call("t")
         assert time.monotonic() - start < 10
 
     async def call() -> None:
         async with AsyncClient(nowhere, reply_topic="replies", timeout="500ms") as client:
-            with pytest.raises(CallTimeout, match="could not be read within 0.5 s"):
+            with pytest.raises(CallTimeout, match=r"could not be read within 0.5 s"):
                 await client.call("t")
 
     asyncio.run(call())
 
 
 def test_a_broker_that_refuses_connections_is_named_in_the_error() -> None:
-    with Client("127.0.0.1:1", reply_topic="replies", timeout=1) as client:
-        with pytest.raises(CallTimeout, match="could not be read within 1 s .*refused"):
-            client.call("t")
+    with (
+        Client("127.0.0.1:1", reply_topic="replies", timeout=1) as client,
+        pytest.raises(CallTimeout, match=r"could not be read within 1 s .*refused"),
+    ):
+        client.call("t")
 
 
 def test_a_wrong_property_of_the_reader_is_a_fault_of_the_configuration(kafka: Kafka) -> None:
-    with Client(kafka.bootstrap, reply_topic="replies", kafka={"fetch.max.bytes": "none"}) as client:
-        with pytest.raises(ConfigError, match="fetch.max.bytes"):
-            client.call("t")
+    with (
+        Client(kafka.bootstrap, reply_topic="replies", kafka={"fetch.max.bytes": "none"}) as client,
+        pytest.raises(ConfigError, match=r"fetch.max.bytes"),
+    ):
+        client.call("t")

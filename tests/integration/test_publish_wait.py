@@ -18,7 +18,7 @@ from kworker.cli import main
 
 class Said(NamedTuple):
     code: int
-    out: str
+    out: bytes
     err: str
 
 
@@ -30,7 +30,7 @@ def service(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def publish(
-    service: Service, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    service: Service, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., Said]:
     """Runs the command in an empty directory; the topic of tasks is given, that for replies is not."""
     monkeypatch.chdir(tmp_path)
@@ -38,8 +38,8 @@ def publish(
     def run(*arguments: str) -> Said:
         with pytest.raises(SystemExit) as ended:
             main(["publish", "--bootstrap", service.stage.bootstrap, "--topic", service.tasks, *arguments])
-        out, err = capfd.readouterr()
-        return Said(int(ended.value.code or 0), out, err)
+        out, err = capfdbinary.readouterr()
+        return Said(int(ended.value.code or 0), out, err.decode())
 
     return run
 
@@ -49,29 +49,25 @@ Publish = Callable[..., Said]
 
 def test_the_result_is_printed(service: Service, publish: Publish) -> None:
     reply = ("--reply-topic", service.replies, "--wait")
-    assert publish("answers.double", '{"n": 2}', *reply) == Said(0, '{"n": 2, "double": 4}\n', "")
-    assert publish("answers.echo", '{"text": "ü"}', "--key", "k", *reply, "60s") == Said(0, '["ü", "k"]\n', "")
-    assert publish("answers.nothing", *reply) == Said(0, "null\n", "")
+    assert publish("answers.double", '{"n": 2}', *reply) == Said(0, b'{"n": 2, "double": 4}\n', "")
+    assert publish("answers.echo", '{"text": "ü"}', "--key", "k", *reply, "60s") == Said(0, '["ü", "k"]\n'.encode(), "")
+    assert publish("answers.nothing", *reply) == Said(0, b"null\n", "")
     said = publish("answers.double", '{"n": 2}', "--json", *reply)
     assert json.loads(said.out) == {"task": "answers.double", "result": {"n": 2, "double": 4}}
-    assert json.loads(publish("answers.raw", "--json", *reply).out)["result_base64"] == "AP97"
 
 
-def test_bytes_are_printed_as_they_are(
-    service: Service, publish: Publish, capfdbinary: pytest.CaptureFixture[bytes]
-) -> None:
-    with pytest.raises(SystemExit):
-        where = ["--bootstrap", service.stage.bootstrap, "--topic", service.tasks, "--reply-topic", service.replies]
-        main(["publish", "answers.raw", *where, "--wait"])
-    assert capfdbinary.readouterr().out == b"\x00\xff{"
+def test_bytes_are_printed_as_they_are(service: Service, publish: Publish) -> None:
+    raw = ("answers.raw", "--reply-topic", service.replies, "--wait")
+    assert publish(*raw).out == b"\x00\xff{"
+    assert json.loads(publish("--json", *raw).out)["result_base64"] == "AP97"
 
 
 def test_the_configuration_names_the_topics(service: Service, publish: Publish) -> None:
     Path("kworker.toml").write_text(f'reply_topic = ["{service.replies}"]\n')
-    assert publish("answers.double", '{"n": 3}', "--wait").out == '{"n": 3, "double": 6}\n'
+    assert publish("answers.double", '{"n": 3}', "--wait").out == b'{"n": 3, "double": 6}\n'
     Path("kworker.toml").write_text(f'[topics."{service.tasks}"]\ndead_letter = "elsewhere"\n')
     said = publish("answers.refuse", '{"why": "no"}', "--reply-topic", service.replies, "--wait", "1s")
-    assert (said.code, said.out) == (1, "")
+    assert (said.code, said.out) == (1, b"")
     assert "has no result within 1 s" in said.err
 
 
@@ -81,10 +77,10 @@ def test_a_failure_and_no_answer_end_with_1_and_one_line(service: Service, publi
     line = (
         f"kworker: 'answers.refuse' failed for good, rejected (Reject): no such account; it is in {service.tasks}.dlq"
     )
-    assert failed == Said(1, "", f"{line}\n")
+    assert failed == Said(1, b"", f"{line}\n")
     late = publish("answers.held", json.dumps({"file": str(Path.cwd() / "file")}), *reply, "500ms")
     Path("file").touch()
-    assert (late.code, late.out) == (1, "")
+    assert (late.code, late.out) == (1, b"")
     place = rf"{service.tasks}/\d/\d+"
     assert re.fullmatch(
         rf"kworker: 'answers.held' has no result within 0.5 s: it is at {place}, and may still run; is there a worker, "
@@ -108,7 +104,7 @@ def test_what_is_wrong_with_the_usage_is_said_and_ends_with_2(
 ) -> None:
     before = end_offsets(service.stage.bootstrap, service.tasks)
     code, out, err = publish("answers.double", *arguments)
-    assert (code, out) == (2, "")
+    assert (code, out) == (2, b"")
     assert said in err
     assert "Traceback" not in err
     assert end_offsets(service.stage.bootstrap, service.tasks) == before

@@ -100,10 +100,11 @@ Form = tuple[bytes | None, str, dict[str, Any]]
 
 
 class FuzzedRecords:
-    """An endless supply."""
+    """An endless supply. reply_to: the topic that some of their envelopes ask replies to be sent to."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, reply_to: str = "answers") -> None:
         self.chance = chance
+        self._reply_to = reply_to
         self._schemas = [fastavro.parse_schema(definition) for definition in (*REGISTERED, *OTHERS)]
         texts: list[Callable[[str], Form]] = [self._json, self._json, self._json_event, self._avro_event]
         avro: list[Callable[[str], Form]] = [self._single_object, self._framed, self._bare]
@@ -224,7 +225,7 @@ class FuzzedRecords:
 
     def _attributes(self, task: str) -> dict[str, Any]:
         chance = self.chance
-        more = {"deadline": chance.choice(_TIMES).decode(), "replyto": "answers", "subject": "é", "anumber": "7"}
+        more = {"deadline": chance.choice(_TIMES).decode(), "replyto": self._reply_to, "subject": "é", "anumber": "7"}
         attributes = {"specversion": "1.0", "id": f"{chance.randrange(100)}", "source": "/s", "type": task}
         return attributes | {name: text for name, text in more.items() if chance.random() < 0.1}
 

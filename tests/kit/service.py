@@ -1,4 +1,4 @@
-"""Somebody who answers: a topic of tasks, a topic for replies, and a worker of the plugin `answers` that serves them."""
+"""Somebody who answers: topics for tasks and for replies, and a worker of the plugin `answers` that serves them."""
 
 from __future__ import annotations
 

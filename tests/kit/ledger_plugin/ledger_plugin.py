@@ -62,3 +62,9 @@ def work(
 @task("ledger.small")
 def small(n: int) -> None:
     """Does and notes nothing."""
+
+
+@task("ledger.large")
+def large(data: bytes) -> None:
+    """Takes long enough for the next ones to be fetched meanwhile, as many as may be in memory; notes nothing."""
+    time.sleep(0.05)

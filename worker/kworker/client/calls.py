@@ -49,7 +49,8 @@ class Call(Struct, frozen=True):
         """Nothing came in time: how far it got, and what to look at."""
         within, topic = f"within {self.limit:g} s", self.awaited.reply_topic
         if sent is None:
-            why = f"was not called: the reply topic {topic!r} could not be read {within}{_told(sender.complaint or replies.complaint)}"
+            complaint = _told(sender.complaint or replies.complaint)
+            why = f"was not called: the reply topic {topic!r} could not be read {within}{complaint}"
         elif not sent.done():
             why = f"has no result {within}{_told(sender.complaint)}; it may be published, and run, all the same"
         else:

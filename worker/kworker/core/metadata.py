@@ -4,11 +4,13 @@ Promises: exact (what is decoded is what was encoded), versioned, at most `LIMIT
 text that was not written by this format for this very offset decodes to nothing.
 
     "kw1" alphabet payload        alphabet: "w" = 15 bits a character, "a" = base64url
-    payload = crc32(4) varint(length of the rest) form(1) body
+    payload = section [section]   section = crc32(4) varint(length of the rest) the rest
+    first section: form(1) body   second section: the run mark (mark.py), when there is one
     form 0: bitmap, bit i of the body (least significant first) = offset base + i is finished
     form 1: varints, lengths of runs from base: unfinished, finished, unfinished ...
 
-The checksum covers the base offset too, so metadata that a tool carried over to another offset is refused.
+The checksums cover the base offset too, so metadata that a tool carried over to another offset is refused. A worker
+that knows no mark reads the first section and does not see the second.
 A broker allows 4095 UTF-16 units and refuses the offset beyond; at 32,767 it drops the connection
 (measured on Kafka 4.3.1; `offset.metadata.max.bytes` is 4096).
 """
@@ -28,6 +30,7 @@ LIMIT = 3500
 _VERSION = "kw1"
 _WIDE_BASE = 0x3400  # 32,768 code points from here on hold no surrogate, no control and no NUL
 _BITMAP, _RUNS = 0, 1
+_NOTHING = bytes([_RUNS])  # the body that says that nothing is finished
 _OVERHEAD = 8  # checksum, length (at most 3 bytes for what fits), form
 
 
@@ -84,15 +87,18 @@ class Intervals:
         return list(self._bounds)
 
 
-def encode(base: int, bounds: Sequence[int], alphabet: Alphabet = Alphabet.WIDE) -> tuple[str, bool]:
-    """Encode finished offsets, given as start, end, start, end ... (all >= base, ascending).
+def encode(
+    base: int, bounds: Sequence[int], alphabet: Alphabet = Alphabet.WIDE, mark: bytes = b""
+) -> tuple[str, bool]:
+    """Encode finished offsets, given as start, end, start, end ... (all >= base, ascending), and a mark.
 
-    Returns the text ('' when nothing is finished) and whether it holds all of them: if they do not fit, the
+    Returns the text ('' when there is nothing to say) and whether it holds all offsets: if they do not fit, the
     highest are left out, which costs a second run of those after a crash, never a lost task.
     """
+    second = _section(base, mark) if mark else b""
     if not bounds:
-        return "", True
-    room = capacity(alphabet) // 8
+        return _text(_section(base, _NOTHING) + second, alphabet) if mark else "", True
+    room = capacity(alphabet) // 8 - len(second)
     body = _body(base, bounds)
     complete = len(body) - 1 <= room
     if not complete:
@@ -104,9 +110,9 @@ def encode(base: int, bounds: Sequence[int], alphabet: Alphabet = Alphabet.WIDE)
             else:
                 high = middle
         if low == 0:
-            return "", False
+            return encode(base, (), alphabet, mark)[0], False
         body = _body(base, bounds[: low * 2])
-    return _text(base, body, alphabet), complete
+    return _text(_section(base, body) + second, alphabet), complete
 
 
 def filler(base: int, bounds: Sequence[int], alphabet: Alphabet) -> str:
@@ -115,26 +121,31 @@ def filler(base: int, bounds: Sequence[int], alphabet: Alphabet) -> str:
     bits = _bitmap(base, bounds) if bounds else b""
     if len(bits) > room:
         return encode(base, bounds, alphabet)[0]
-    return _text(base, bytes([_BITMAP]) + bits.ljust(room, b"\0"), alphabet)
+    return _text(_section(base, bytes([_BITMAP]) + bits.ljust(room, b"\0")), alphabet)
 
 
 def decode(text: str | None, base: int) -> Intervals | None:
     """Read what `encode` wrote beside the offset `base`; None when it is foreign, damaged or of another offset."""
+    found = read(text, base)
+    return None if found is None else found[0]
+
+
+def read(text: str | None, base: int) -> tuple[Intervals, bytes] | None:
+    """The finished offsets, and the mark (empty when there is none); None as `decode`."""
     if not text:
-        return Intervals()
+        return Intervals(), b""
     if not text.startswith(_VERSION):
         return None
     payload = _bytes(text[len(_VERSION) :])
-    if payload is None or len(payload) < _OVERHEAD - 2:
+    if payload is None:
         return None
-    length, start = _varint(payload, 4)
-    body = payload[start : start + length]
-    if len(body) != length or length == 0 or payload[:4] != _checksum(base, body):
+    body, rest = _checked(base, payload)
+    if not body:
         return None
     if body[0] == _BITMAP:
-        return Intervals(_bounds_of_bitmap(base, body[1:]))
+        return Intervals(_bounds_of_bitmap(base, body[1:])), _checked(base, rest)[0]
     if body[0] == _RUNS:
-        return Intervals(_bounds_of_runs(base, body[1:]))
+        return Intervals(_bounds_of_runs(base, body[1:])), _checked(base, rest)[0]
     return None
 
 
@@ -204,14 +215,26 @@ def _checksum(base: int, body: bytes) -> bytes:
     return zlib.crc32(body, zlib.crc32(base.to_bytes(8, "big"))).to_bytes(4, "big")
 
 
-def _text(base: int, body: bytes, alphabet: Alphabet) -> str:
+def _section(base: int, content: bytes) -> bytes:
     length = bytearray()
-    rest = len(body)
+    rest = len(content)
     while rest > 0x7F:
         length.append(rest & 0x7F | 0x80)
         rest >>= 7
     length.append(rest)
-    payload = _checksum(base, body) + bytes(length) + body
+    return _checksum(base, content) + bytes(length) + content
+
+
+def _checked(base: int, data: bytes) -> tuple[bytes, bytes]:
+    """The content of the section that `data` begins with, and what follows it; empty when there is no such section."""
+    length, start = _varint(data, 4)
+    content = data[start : start + length]
+    if len(content) != length or data[:4] != _checksum(base, content):
+        return b"", b""
+    return content, data[start + length :]
+
+
+def _text(payload: bytes, alphabet: Alphabet) -> str:
     if alphabet is Alphabet.ASCII:
         return _VERSION + "a" + base64.urlsafe_b64encode(payload).decode().rstrip("=")
     digits = format(int.from_bytes(b"\1" + payload, "big"), "b")[1:]  # the 1 keeps leading zeros
