@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -79,20 +80,19 @@ def test_what_is_not_the_answer_is_ignored(desk: Desk, topic: MakeTopic) -> None
     create_topic(desk.bootstrap, f"{desk.tasks}.dlq")
     other, mine = topic(), desk.call("mine")
     watched = desk.call("watched", reply_to=other)  # so that this topic is read as well
-    desk.answer("theirs")
-    desk.answer("mine", topic=other)  # another call's reply topic
-    desk.answer("mine", topic=f"{desk.tasks}.dlq")
-    desk.answer("mine", kind="u.result")  # another task's
-    desk.set_aside("theirs")
-    desk.set_aside("mine", topic=desk.replies)  # not where dead letters are
+    letters, answers = f"{desk.tasks}.dlq", partial(NewRecord, b"1", None)
+    produce(desk.bootstrap, other, [answers(result("mine"))])  # another call's reply topic
+    produce(desk.bootstrap, letters, [answers(result("mine")), answers(set_aside("theirs"))])
     strange = [
-        NewRecord(),
-        NewRecord(b"\xff", b"\xff", (("ce_causationid", None), ("ce_type", b"\xff"))),
-        NewRecord(b"1", None, (("ce_causationid", b"mi\xffne"), ("kworker-reason", b"\xff"))),
-        NewRecord(b"1", None, (("ce_causationid", b"mine"),)),
-        NewRecord(b"1", None, (("ce_causationid", b"mine"), ("ce_type", b"t"))),
+        result("theirs"),
+        result("mine", kind=b"u.result"),  # another task's
+        set_aside("mine"),  # not where dead letters are
+        (("ce_causationid", None), ("ce_type", b"\xff")),
+        (("ce_causationid", b"mi\xffne"), ("kworker-reason", b"\xff")),
+        (("ce_causationid", b"mine"),),
+        (("ce_causationid", b"mine"), ("ce_type", b"t")),
     ]
-    produce(desk.bootstrap, desk.replies, strange)
+    produce(desk.bootstrap, desk.replies, [NewRecord(), *map(answers, strange)])
     desk.answer("watched", b"2", topic=other)
     assert watched.result(DEADLINE) == 2
     assert not mine.done()
@@ -131,7 +131,9 @@ def test_a_dead_letter_topic_that_is_made_later_is_read(desk: Desk, monkeypatch:
 
 def test_a_missing_reply_topic_is_an_error_that_says_how_to_make_it(desk: Desk, topic: MakeTopic) -> None:
     missing = f"{topic()}-missing"
-    with pytest.raises(CallError, match=rf"kafka-topics.sh .*{desk.bootstrap} --create --topic {missing} ") as error:
+    with pytest.raises(
+        CallError, match=rf"^'t' was not called: .* kafka-topics.sh .*{desk.bootstrap} --create --topic {missing} "
+    ) as error:
         desk.client.call("t", id="a", reply_to=missing)
     assert error.value.id == "a"
     assert desk.published() == []

@@ -5,6 +5,7 @@ The records are those of kit/fuzzed_records.py; a hundred thousand of them are d
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import struct
@@ -44,7 +45,7 @@ def test_fuzzed_records_through_a_worker(kafka: Kafka, topic: MakeTopic, tmp_pat
     records = FuzzedRecords(random.Random(seed), replies)
     with Registry() as registry:
         for schema in REGISTERED:
-            registry.register(f"{name}-value", schema)
+            registry.register(f"{name}-value", json.dumps(schema))
         registry.register("other-value", OTHERS[0])
         given = ["--group", name, "--topic", name, "--bootstrap", kafka.bootstrap, "--plugin", "fuzz"]
         given += ["--schema-registry", registry.url, "--processes", "1", "--reply-topic", replies]

@@ -99,4 +99,4 @@ class Cluster:
         client = self.admin()
         numbers = client.list_topics(topic, timeout=TIMEOUT).topics[topic].partitions
         places = [TopicPartition(topic, number) for number in numbers]
-        client.elect_leaders(ElectionType.PREFERRED, places, request_timeout=TIMEOUT).result(TIMEOUT)
+        client.elect_leaders(ElectionType.PREFERRED, places).result(TIMEOUT)

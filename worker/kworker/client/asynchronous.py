@@ -118,7 +118,7 @@ class AsyncClient:
         except TimeoutError:
             raise call.late(sent, self._sender, self._replies) from None
         except CallError as error:
-            raise call.failed(error) from error
+            raise call.failed(sent, error) from error
         return call.result(answered)
 
     async def publish_many(self, messages: Iterable[Message]) -> list[Published]:

@@ -126,7 +126,7 @@ class Client:
         except TimeoutError:
             raise call.late(sent, self._sender, self._replies) from None
         except CallError as error:
-            raise call.failed(error) from error
+            raise call.failed(sent, error) from error
         return call.result(answered)
 
     def publish_many(self, messages: Iterable[Message]) -> list[Published]:

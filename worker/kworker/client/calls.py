@@ -60,9 +60,10 @@ class Call(Struct, frozen=True):
             )
         return CallTimeout(f"{self.awaited.task!r} {why}", id=self.awaited.id)
 
-    def failed(self, error: CallError) -> CallError:
-        """The same error, saying which task it was."""
-        return CallError(f"{self.awaited.task!r} has no result: {error}", id=self.awaited.id)
+    def failed(self, sent: Sent | None, error: CallError) -> CallError:
+        """The same error, saying which task it was, and whether it was sent."""
+        became = "was not called" if sent is None else "has no result"
+        return CallError(f"{self.awaited.task!r} {became}: {error}", id=self.awaited.id)
 
     def result(self, answer: Answer) -> Any:
         """What the task returned: JSON decoded, any other type as bytes. Raises TaskFailed or CallError."""

@@ -36,7 +36,7 @@ _OF_THE_RECORD = {
 _OUSTED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
 # The transaction after one with a refused record fails, for the numbers that the refused ones had; the one after that
 # does not (confluent-kafka 2.16.1, Kafka 4.3.1).
-_AFTER_A_REFUSAL = {KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, KafkaError._PURGE_QUEUE}
+_AFTER_A_REFUSAL = KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
 _TOO_LONG = {KafkaError.OFFSET_METADATA_TOO_LARGE, KafkaError.INVALID_COMMIT_OFFSET_SIZE}
 
 
@@ -118,7 +118,7 @@ class Resolver:
                 try:
                     self._transact(records, offsets)
                 except KafkaException as error:
-                    if error.args[0].code() not in _AFTER_A_REFUSAL:
+                    if error.args[0].code() != _AFTER_A_REFUSAL:
                         raise
                     self._abort()
                     self._transact(records, offsets)
@@ -139,19 +139,27 @@ class Resolver:
         for record in records:
             self._produce(record)
         self._flush()
-        if self._refused:
-            # One refused record, or a fence, fails others for reasons that follow from it: it may not be the first.
-            cause = min(
-                self._refused, key=lambda error: (error.code() not in _OUSTED, error.code() not in _OF_THE_RECORD)
-            )
-            if cause.code() not in _OF_THE_RECORD:
-                raise KafkaException(cause)
+        cause = self._cause()
+        if cause is not None and cause.code() in _OF_THE_RECORD:
             self._abort()
             raise RecordRefused(cause.str())
+        if cause is not None and cause.code() != KafkaError._PURGE_QUEUE:
+            raise KafkaException(cause)
         group = self._letters.consumer.consumer_group_metadata()
+        # Order: records were dropped because the transaction failed as a whole; this call says what it failed for.
         self._patiently(lambda: self._producer.send_offsets_to_transaction(offsets, group, TIMEOUT), BUDGET)
+        if cause is not None:
+            raise KafkaException(cause)
         self._patiently(lambda: self._producer.commit_transaction(TIMEOUT), BUDGET)
         self._open = False
+
+    def _cause(self) -> KafkaError | None:
+        """Why the broker refused records; a fence, or one refused record, fails others for what follows from it."""
+        return min(
+            self._refused,
+            key=lambda error: (error.code() not in _OUSTED, error.code() not in _OF_THE_RECORD),
+            default=None,
+        )
 
     def _flush(self) -> None:
         try:

@@ -22,6 +22,11 @@ A list or a map of options replaces the default's; scaling, resources and the li
 {{- mulf $number $factor | ceil | int -}}
 {{- end -}}
 
+{{/* A value as text: whole numbers without the exponent that YAML's numbers get. */}}
+{{- define "kworker.text" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) -}}{{ int64 . }}{{- else -}}{{ toString . }}{{- end -}}
+{{- end -}}
+
 {{/* The environment of a pool's container: its options. Given: root, name, pool. */}}
 {{- define "kworker.env" -}}
 {{- $pool := .pool -}}
@@ -65,7 +70,7 @@ A list or a map of options replaces the default's; scaling, resources and the li
 {{- end }}
 {{- range $option, $value := $pool.options }}
 - name: KWORKER_{{ $option | upper | replace "-" "_" }}
-  value: {{ ternary (int64 $value) $value (and (kindIs "float64" $value) (eq (floor $value) $value)) | quote }}
+  value: {{ include "kworker.text" $value | quote }}
 {{- end }}
 {{- with $pool.env }}
 {{ toYaml . }}
@@ -77,7 +82,7 @@ A list or a map of options replaces the default's; scaling, resources and the li
 {{- $kafka := .Values.kafka -}}
 [kafka]
 {{- range $name, $value := $kafka.properties }}
-{{ $name | quote }} = {{ $value | toString | quote }}
+{{ $name | quote }} = {{ include "kworker.text" $value | quote }}
 {{- end }}
 {{- range $name, $from := $kafka.secretProperties }}
 {{ printf "%s.file" $name | quote }} = {{ printf "/etc/kworker-secrets/%s" $name | quote }}

@@ -1,0 +1,123 @@
+"""The tools that check the chart: from the PATH, or built once into .tools of the checkout; and Kubernetes' schemas."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import yaml
+from filelock import FileLock
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / ".tools"
+SOURCES = {
+    "helm": "helm.sh/helm/v3/cmd/helm@v3.22.0",
+    "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0",
+    "promtool": "github.com/prometheus/prometheus/cmd/promtool@v0.316.0",
+}
+CRDS = {
+    "github.com/kedacore/keda/v2@v2.21.0": "config/crd/bases",
+    "github.com/prometheus-operator/prometheus-operator@v0.85.0": "example/prometheus-operator-crd",
+}
+KUBERNETES = "v1.33.0-local-strict"
+
+
+class ToolError(Exception):
+    """A tool is missing and cannot be made: what, and how to get it."""
+
+
+@cache
+def tool(name: str) -> str:
+    """The path of a tool. Raises ToolError."""
+    if found := shutil.which(name):
+        return found
+    made = FOLDER / "bin" / name
+    with _lock():
+        if not made.exists():
+            _go("install", SOURCES[name], env={"GOBIN": str(made.parent)}, what=name)
+    return str(made)
+
+
+def run(name: str, *arguments: str | Path, given: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a tool to its end."""
+    return subprocess.run(
+        [tool(name), *map(str, arguments)], input=given, capture_output=True, text=True, timeout=110, check=False
+    )
+
+
+@cache
+def schemas() -> list[str]:
+    """What kubeconform is told of where schemas are: Kubernetes' own, and those of the operators that the chart uses."""
+    folder = FOLDER / "schemas"
+    with _lock():
+        if not (folder / "done").exists():
+            _write_kubernetes(folder)
+            for module, place in CRDS.items():
+                _write_crds(Path(_module(module)) / place, folder)
+            (folder / "done").touch()
+    return [
+        f"{folder}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json",
+        f"{folder}/{{{{.ResourceKind}}}}_{{{{.ResourceAPIVersion}}}}.json",
+    ]
+
+
+def _write_kubernetes(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in (Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / KUBERNETES).glob("*.json"):
+        schema = json.loads(source.read_text())
+        schema.pop("$id", None)  # absolute: references would be looked for elsewhere
+        (folder / source.name).write_text(json.dumps(schema))
+
+
+def _write_crds(source: Path, folder: Path) -> None:
+    for path in source.glob("*.yaml"):
+        for document in yaml.safe_load_all(path.read_text()):
+            if document and document["kind"] == "CustomResourceDefinition":
+                kind = document["spec"]["names"]["kind"].lower()
+                for version in document["spec"]["versions"]:
+                    schema = _closed(version["schema"]["openAPIV3Schema"])
+                    (folder / f"{kind}_{version['name']}.json").write_text(json.dumps(schema))
+
+
+def _closed(schema: Any) -> Any:
+    """The same schema, refusing keys it does not know."""
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: _closed(value) for key, value in schema.items()}
+    known = schema.get("properties")
+    if isinstance(known, dict) and "additionalProperties" not in schema and schema.get("type") == "object":
+        closed["additionalProperties"] = bool(schema.get("x-kubernetes-preserve-unknown-fields"))
+        if set(known) == {"apiVersion", "kind", "metadata", "spec", "status"}:
+            closed["properties"]["metadata"] = {"type": "object"}
+    return closed
+
+
+def _module(name: str) -> str:
+    return str(json.loads(_go("mod", "download", "-json", name, env={}, what=f"the CRDs of {name}"))["Dir"])
+
+
+def _go(*arguments: str, env: dict[str, str], what: str) -> str:
+    go = shutil.which("go")
+    if go is None:
+        raise ToolError(
+            f"{what} is not on the PATH, and there is no go to build it: install helm, kubeconform and promtool"
+        )
+    answer = subprocess.run(
+        [go, *arguments], capture_output=True, text=True, timeout=900, check=False, cwd="/", env=os.environ | env
+    )
+    if answer.returncode != 0:
+        raise ToolError(f"{what} could not be made: {answer.stderr[-2000:]}")
+    return answer.stdout
+
+
+def _lock() -> FileLock:
+    FOLDER.mkdir(exist_ok=True)
+    return FileLock(FOLDER / "lock")
