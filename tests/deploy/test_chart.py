@@ -195,7 +195,7 @@ WRONG = {
     "workers: {x: {drainTimeout: 25}}": "drainTimeout",
     "workers: {x: {drainTimeout: 25 s}}": "drainTimeout",
     "workers: {x: {scaling: {kind: cpu}}}": "scaling",
-    "workers: {X_Y: {}}": "workers",
+    "workers: {X_Y: {}}": "X_Y",
     "worker: {x: {}}": "worker",
     "image: {digest: abc}": "digest",
     "kafka: {properties: {enable.auto.commit: true}}": "kafka",

@@ -40,15 +40,21 @@ class Desk:
     def published(self) -> list[str]:
         return [dict(m.headers() or [])["ce_id"].decode() for m in read_all(self.bootstrap, self.tasks)]  # type: ignore[union-attr]
 
-    def answer(
-        self, id: str, value: bytes = b"1", topic: str = "", partition: int = -1, kind: str = "t.result"
-    ) -> None:
-        headers = (("ce_type", kind.encode()), ("ce_causationid", id.encode()))
-        produce(self.bootstrap, topic or self.replies, [NewRecord(value, None, headers, partition)])
+    def answer(self, id: str, value: bytes = b"1", topic: str = "", partition: int = -1) -> None:
+        produce(self.bootstrap, topic or self.replies, [NewRecord(value, None, result(id), partition)])
 
-    def set_aside(self, id: str, topic: str = "") -> None:
-        headers = (("ce_type", b"t"), ("ce_id", id.encode()), ("kworker-reason", b"crashed"))
-        produce(self.bootstrap, topic or f"{self.tasks}.dlq", [NewRecord(b"1", None, headers)])
+    def set_aside(self, id: str) -> None:
+        produce(self.bootstrap, f"{self.tasks}.dlq", [NewRecord(b"1", None, set_aside(id))])
+
+
+def result(id: str, kind: bytes = b"t.result") -> tuple[tuple[str, bytes], ...]:
+    """The headers of a result."""
+    return ("ce_type", kind), ("ce_causationid", id.encode())
+
+
+def set_aside(id: str) -> tuple[tuple[str, bytes], ...]:
+    """The headers of a dead letter."""
+    return ("ce_type", b"t"), ("ce_id", id.encode()), ("kworker-reason", b"crashed")
 
 
 @pytest.fixture
@@ -173,6 +179,17 @@ def test_a_client_that_is_closed_ends_its_calls(desk: Desk) -> None:
         call.result(DEADLINE)
     with pytest.raises(RuntimeError, match=r"closed"):
         desk.client.call("t")
+
+
+def test_calls_end_when_their_reader_does(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = desk.call("a")
+    monkeypatch.setattr(replies, "answer", lambda *_: 1 / 0)
+    desk.answer("a")
+    with pytest.raises(CallError, match=r"has no result: .*cannot read replies any more .*: make a new one"):
+        call.result(DEADLINE)
+    with pytest.raises(CallError, match=r"was not called: .*make a new one"):
+        desk.client.call("t")
+    assert desk.client.publish("t").topic == desk.tasks
 
 
 def test_a_client_that_never_called_has_no_reader(kafka: Kafka, topic: MakeTopic) -> None:

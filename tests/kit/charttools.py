@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]  # of use for its files only
 import yaml
 from filelock import FileLock
 
@@ -26,6 +26,13 @@ CRDS = {
     "github.com/prometheus-operator/prometheus-operator@v0.85.0": "example/prometheus-operator-crd",
 }
 KUBERNETES = "v1.33.0-local-strict"
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads a bare `=`, which YAML 1.1 has a type for, as text."""
+
+
+_Loader.add_constructor("tag:yaml.org,2002:value", lambda loader, node: node.value)
 
 
 class ToolError(Exception):
@@ -53,7 +60,7 @@ def run(name: str, *arguments: str | Path, given: str = "") -> subprocess.Comple
 
 @cache
 def schemas() -> list[str]:
-    """What kubeconform is told of where schemas are: Kubernetes' own, and those of the operators that the chart uses."""
+    """Where kubeconform finds schemas: Kubernetes' own, and those of the operators that the chart uses."""
     folder = FOLDER / "schemas"
     with _lock():
         if not (folder / "done").exists():
@@ -61,23 +68,21 @@ def schemas() -> list[str]:
             for module, place in CRDS.items():
                 _write_crds(Path(_module(module)) / place, folder)
             (folder / "done").touch()
-    return [
-        f"{folder}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json",
-        f"{folder}/{{{{.ResourceKind}}}}_{{{{.ResourceAPIVersion}}}}.json",
-    ]
+    kind = "{{.ResourceKind}}"
+    return [f"{folder}/{kind}{{{{.KindSuffix}}}}.json", f"{folder}/{kind}_{{{{.ResourceAPIVersion}}}}.json"]
 
 
 def _write_kubernetes(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for source in (Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / KUBERNETES).glob("*.json"):
-        schema = json.loads(source.read_text())
-        schema.pop("$id", None)  # absolute: references would be looked for elsewhere
+        schema = json.loads(source.read_text().replace('"/api/_definitions.json#', '"_definitions.json#'))
+        schema.pop("$id", None)  # absolute, like the references were: what they name is beside them
         (folder / source.name).write_text(json.dumps(schema))
 
 
 def _write_crds(source: Path, folder: Path) -> None:
     for path in source.glob("*.yaml"):
-        for document in yaml.safe_load_all(path.read_text()):
+        for document in yaml.load_all(path.read_text(), _Loader):
             if document and document["kind"] == "CustomResourceDefinition":
                 kind = document["spec"]["names"]["kind"].lower()
                 for version in document["spec"]["versions"]:
@@ -107,9 +112,7 @@ def _module(name: str) -> str:
 def _go(*arguments: str, env: dict[str, str], what: str) -> str:
     go = shutil.which("go")
     if go is None:
-        raise ToolError(
-            f"{what} is not on the PATH, and there is no go to build it: install helm, kubeconform and promtool"
-        )
+        raise ToolError(f"{what} is missing, and there is no go to build it: install helm, kubeconform and promtool")
     answer = subprocess.run(
         [go, *arguments], capture_output=True, text=True, timeout=900, check=False, cwd="/", env=os.environ | env
     )

@@ -16,6 +16,7 @@ class Service:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.tasks, self.replies = stage.topic(3), stage.topic(2)
+        stage.topic(name=f"{self.tasks}.dlq")  # there before the first call, so that no failure is told late
         arguments = ("--plugin", "answers", "--reply-topic", self.replies)
         self.worker = stage.start(*arguments, topics=[self.tasks], site=[PLUGIN])
 

@@ -110,7 +110,7 @@ def test_the_tracker_knows_what_a_set_knows(start: int, steps: list[int], random
     shuffle = getattr(random, "random")  # noqa: B009 - Hypothesis' Random has no type of its own
     for step in steps:
         offset = following + step - 1
-        tracker.open(offset)
+        tracker.open_all([offset])
         unfinished.append(offset)
         following = offset + 1
         while unfinished and shuffle() < 0.5:

@@ -16,6 +16,7 @@ from typing import Any
 import confluent_kafka
 
 from kworker.config import Config
+from kworker.core.actions import Cleared, Suspected
 from kworker.core.engine import Engine
 from kworker.core.entry import Entry
 from kworker.core.forward import Forward
@@ -30,6 +31,7 @@ from kworker.metrics import Metrics
 from kworker.task import SUCCESS, Outcome, Postponed, Success, TopicPartition
 from kworker.version import __version__
 
+_log = logging.getLogger("kworker")
 _outcomes = logging.getLogger("kworker.outcomes")
 _outcomes.addFilter(Repeated(1.0))  # a storm of failures is one line a second for each task and error, with a count
 logging.getLogger("kworker.client").addFilter(Repeated(10.0))  # a broker that is gone is reported hundreds of times
@@ -107,6 +109,17 @@ class Instruments:
             extra={**task_fields(entry), "error": error.type, "why": error.message[:_SHOWN], "stack": error.stack},
         )
 
+    def narrate_suspicion(self, found: Suspected) -> None:
+        """Say that owners of a partition died, and how its records are run until it is known of which."""
+        extra: dict[str, object] = {**found.topic_partition._asdict(), "start": found.start, "end": found.end}
+        if found.charged is not None:
+            extra |= {"offset": found.charged, "deaths": found.deaths}
+        _log.warning(f"the last {found.times} owners died: these offsets run one at a time", extra=extra)
+
+    def narrate_clearance(self, found: Cleared) -> None:
+        """Say that nothing of a partition is suspected any more."""
+        _log.warning("what may have killed the last owners is done: full speed", extra=found.topic_partition._asdict())
+
     def expect_life(self, now: float) -> None:
         """From now on the loop and the intake must be seen to move."""
         self.started = True
@@ -119,9 +132,9 @@ class Instruments:
         """Why the process should be restarted; empty when it should not."""
         self.liveness.beat("intake", self._intake.last_poll)
         reasons = self.liveness.stale(time.monotonic())
-        failures = self._engine.commits.failures
-        if failures >= _COMMIT_FAILURES * max(1, len(self._engine.partitions)):
-            reasons.append(f"commits: {failures} failed in a row")
+        for partition in self._partitions():
+            if partition.refused >= _COMMIT_FAILURES:
+                reasons.append(f"commits: {partition.refused} of {partition.topic_partition} failed in a row")
         since = self._engine.commits.unanswered_since
         if since is not None and time.monotonic() - since > _COMMIT_ANSWER:
             reasons.append(f"commits: no answer for {_COMMIT_ANSWER:.0f} s")
@@ -201,6 +214,8 @@ class Instruments:
             "open": tracker.open_count,
             "finished_above": tracker.finished_count,
             "paused": name in self._engine.pressure.paused,
+            "suspect": partition.suspect,
+            "deaths": {str(offset): len(times) for offset, times in partition.mark.deaths.items()},
         }
 
     def _partitions(self) -> list[Partition]:
@@ -210,9 +225,10 @@ class Instruments:
 
     def _show(self, dropped_lines: Any) -> None:
         engine, intake, executors = self._engine, self._intake, self._executors
-        routes = [*engine.routes.values(), engine.unknown]
+        routes = [*engine.routes.values(), engine.arrivals.unknown]
         gauge, counted = self.metrics.gauge, self.metrics.counted
-        counted("kworker_tasks_received_total", lambda: {(topic,): n for topic, n in engine.received.copy().items()})
+        received = engine.arrivals.received
+        counted("kworker_tasks_received_total", lambda: {(topic,): n for topic, n in received.copy().items()})
         counted("kworker_tasks_succeeded_total", lambda: {(route.name,): route.succeeded for route in routes})
         counted("kworker_tasks_retried_total", lambda: {(route.name,): route.retried for route in routes})
         counted("kworker_tasks_postponed_total", lambda: {(route.name,): route.postponed for route in routes})
@@ -226,7 +242,7 @@ class Instruments:
         )
         counted("kworker_tasks_abandoned_total", lambda: engine.departure.abandoned)
         counted("kworker_late_results_total", lambda: engine.late_results)
-        counted("kworker_replies_refused_total", lambda: engine.refused_replies)
+        counted("kworker_replies_refused_total", lambda: engine.arrivals.refused_replies)
         counted(
             "kworker_threads_lost_total",
             lambda: sum(executor.lost for kind, executor in executors.items() if kind == "thread"),
@@ -256,6 +272,8 @@ class Instruments:
             lambda: self._each(lambda partition: partition.tracker.finished_count and self._gap(partition)),
         )
         gauge("kworker_oldest_unfinished_seconds", self._oldest)
+        counted("kworker_crash_charges_total", lambda: engine.suspicion.charges)
+        gauge("kworker_suspect_partitions", lambda: sum(partition.suspect for partition in self._partitions()))
         gauge("kworker_paused_partitions", lambda: len(engine.pressure.paused))
         gauge("kworker_last_poll_timestamp_seconds", lambda: intake.last_poll + self._wall)
         versions = (__version__, platform.python_version(), confluent_kafka.libversion()[0])

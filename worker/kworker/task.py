@@ -10,6 +10,9 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
+DEAD_LETTER_SUFFIX = ".dlq"
+"""A topic's dead letters go to `<topic>.dlq` unless the configuration names another topic."""
+
 Headers = list[tuple[str, bytes | None]]
 """Record headers as the Kafka client gives them: in order, names may repeat, a value may be null."""
 

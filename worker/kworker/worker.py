@@ -108,7 +108,7 @@ class Worker:
         self._performers = {
             do.Start: self._start,
             do.Send: self._send,
-            do.Commit: lambda action: self._intake.commit(action.items),
+            do.Commit: lambda action: self._intake.commit(action.items, urgent=action.urgent),
             do.Pause: lambda action: self._intake.pause(action.partitions),
             do.Resume: lambda action: self._intake.resume(action.partitions),
             do.SeekBack: lambda action: self._intake.seek_back(action.positions),
@@ -116,6 +116,8 @@ class Worker:
             do.CreateTopics: lambda action: self._upkeep.create(dict(action.missing)),
             do.Withdraw: self._withdraw,
             do.Cancel: self._cancel,
+            do.Suspected: self._instruments.narrate_suspicion,
+            do.Cleared: self._instruments.narrate_clearance,
             do.Drained: self._drained,
         }
 

@@ -39,9 +39,10 @@ class CommitItem(Struct, frozen=True):
 
 
 class Commit(Struct, frozen=True):
-    """Commit asynchronously; answered by one Committed."""
+    """Commit; answered by one Committed. urgent: work waits for the answer; if not, nobody waits."""
 
     items: list[CommitItem]
+    urgent: bool = False
 
 
 class Pause(Struct, frozen=True):
@@ -89,4 +90,38 @@ class Drained(Struct, frozen=True):
     unfinished: int
 
 
-Action = Start | Send | CreateTopics | Commit | Pause | Resume | SeekBack | Withdraw | Cancel | Released | Drained
+class Suspected(Struct, frozen=True):
+    """Say that this partition's owners died: its unfinished records below `end` run alone. times: how many owners did.
+
+    charged: the record that ran alone when the last one died, if there was one; deaths: how often that was.
+    """
+
+    topic_partition: TopicPartition
+    start: int
+    end: int
+    times: int
+    charged: int | None
+    deaths: int
+
+
+class Cleared(Struct, frozen=True):
+    """Say that what was suspected of this partition is done."""
+
+    topic_partition: TopicPartition
+
+
+Action = (
+    Start
+    | Send
+    | CreateTopics
+    | Commit
+    | Pause
+    | Resume
+    | SeekBack
+    | Withdraw
+    | Cancel
+    | Released
+    | Drained
+    | Suspected
+    | Cleared
+)

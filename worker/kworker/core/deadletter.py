@@ -8,9 +8,6 @@ import re
 from kworker.core.entry import Entry
 from kworker.task import ErrorInfo, Headers, Publication, Reason
 
-SUFFIX = ".dlq"
-"""A topic's dead letters go to `<topic>.dlq` unless the configuration names another topic."""
-
 FULL, SHORT, CUT = 0, 1, 2
 """How much of a dead letter is left: all, without the error's stack, and without the value as well."""
 

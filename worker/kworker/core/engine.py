@@ -3,42 +3,39 @@ argument: no locks, no sleeps, nothing that a Hypothesis state machine cannot dr
 
 `handle(event, now)` returns what to do, in order. `now` is a monotonic clock's reading; wall time comes with events.
 
-    Assigned, Polled, EndReached        the log        -> Start, Send, Pause, Resume
+    Assigned, Polled, EndReached        the log        -> Start, Send, Pause, Resume, Suspected
     Finished                            the executors  -> Start, Send
     Forwarded, Committed                the broker     -> Send, CreateTopics
     Revoked, Withdrawn                  the group      -> Withdraw, Cancel, Released
-    Tick                                time           -> Start, Send, Commit
+    Tick                                time           -> Start, Send, Commit, Cleared
     Quiet, StopRequested                the operator   -> Withdraw, Cancel, Drained
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count
-
-from msgspec import structs
 
 from kworker.core import actions as do
 from kworker.core import events as on
 from kworker.core.actions import Action
+from kworker.core.arrivals import Arrivals
 from kworker.core.commits import Commits
-from kworker.core.deadletter import SUFFIX
 from kworker.core.departure import Departure
 from kworker.core.entry import Entry
 from kworker.core.forward import Verdict
 from kworker.core.forwarding import Forwarding
-from kworker.core.metadata import Alphabet, Intervals, decode
+from kworker.core.mark import unpacked
+from kworker.core.metadata import Alphabet, Intervals, read
 from kworker.core.partition import Partition
 from kworker.core.pressure import Pressure
 from kworker.core.ready import ReadyQueue
-from kworker.core.retry import Dead, RetryPolicy
+from kworker.core.retries import Retries
+from kworker.core.retry import Dead
 from kworker.core.route import Route
 from kworker.core.settings import EngineSettings, TopicRules
-from kworker.core.wire import UNKNOWN, bare
-from kworker.core.wire import decode as decode_envelope
-from kworker.errors import DecodeError
-from kworker.task import SUCCESS, ErrorInfo, Outcome, Record, Success, TopicPartition
+from kworker.core.suspicion import Suspicion
+from kworker.task import DEAD_LETTER_SUFFIX, SUCCESS, Outcome, Record, Success, TopicPartition
 
 _NOTHING = Intervals()
 
@@ -49,11 +46,9 @@ class Engine:
     def __init__(self, settings: EngineSettings, routes: Mapping[str, Route], jitter: Callable[[], float]) -> None:
         self._settings = settings
         self._jitter = jitter
-        self.unknown = Route(UNKNOWN, "", RetryPolicy())
         self._ready = ReadyQueue(settings.order, settings.slots)
         self._free = dict(settings.slots)
-        self._retries: list[tuple[float, int, Entry]] = []
-        self._sequence = count()
+        self._retries = Retries()
         self._epochs = count(1)
         self._shrunk: set[Partition] = set()  # crowded partitions of which something finished in this event
         self._at = 0.0  # wall time of the latest event that brought one
@@ -62,15 +57,13 @@ class Engine:
         self.partitions: dict[TopicPartition, Partition] = {}
         self.forwarding = Forwarding(settings.group, settings.worker)
         self.departure = Departure()
+        self.suspicion = Suspicion(settings.isolated, settings.commit_interval)
+        self.arrivals = Arrivals(settings, self.routes, self.suspicion)
         self.pressure = Pressure(settings.most_records, settings.most_bytes, settings.alphabet)
-        self.received: dict[str, int] = {}
-        """Records by topic."""
         self.late_results = 0
         """Reports that came after the attempt was no longer ours to decide."""
         self.foreign_metadata = 0
         """Assignments whose commit metadata was not written by kworker for that offset."""
-        self.refused_replies = 0
-        """Messages that asked for their result to go to a topic that is not allowed: no result is sent there."""
         self.quiet = False
         self._reactions: dict[type, Callable[..., None]] = {
             on.Polled: self._polled,
@@ -100,7 +93,7 @@ class Engine:
             for partition in self._shrunk:
                 self.pressure.shrunk(partition, len(self.partitions), actions)
             self._shrunk.clear()
-        self._start(actions)
+        self._start(now, actions)
         outgoing, missing = self.forwarding.take()
         if missing:
             actions.append(do.CreateTopics(missing))
@@ -119,9 +112,7 @@ class Engine:
     def next_due(self) -> float:
         """When to send the next Tick at the latest (engine time)."""
         due = self.commits.due
-        if self._retries:
-            due = min(due, self._retries[0][0])
-        for other in (self.forwarding.due, self.departure.due):
+        for other in (self._retries.due, self.forwarding.due, self.departure.due):
             if other is not None:
                 due = min(due, other)
         return due
@@ -139,22 +130,27 @@ class Engine:
             topic_partition = given.topic_partition
             if topic_partition in self.partitions:
                 self._fence([self.partitions[topic_partition]], actions)
-            restored = decode(given.metadata, given.start) if given.committed == given.start else _NOTHING
-            if restored is None:
+            stored = read(given.metadata if given.committed == given.start else "", given.start)
+            if stored is None:
                 self.foreign_metadata += 1
+            restored, mark = stored or (_NOTHING, b"")
             rules = self._settings.topics.get(topic_partition.topic, TopicRules())
             partition = Partition(
                 topic_partition,
                 next(self._epochs),
                 given.start,
-                restored or _NOTHING,
+                restored,
                 rules.task,
-                rules.dead_letter or topic_partition.topic + SUFFIX,
+                rules.dead_letter or topic_partition.topic + DEAD_LETTER_SUFFIX,
             )
             partition.committed = given.committed
-            if given.committed != given.start:
+            if given.committed != given.start or not given.marked:
                 partition.changes = 1  # the start position itself is committed: a group that starts at the end must
             self.partitions[topic_partition] = partition  # not lose what comes before its first finished task
+            before = unpacked(mark)
+            partition.mark = before.begun(given.start, given.end)
+            partition.marked = partition.mark if given.marked else before
+            actions += self.suspicion.watch(partition, before, given.end)
             if self.departure.stopping:
                 partition.leaving = True
             if topic_partition in self.pressure.paused:  # a pause outlives its assignment in librdkafka
@@ -175,50 +171,11 @@ class Engine:
             self.pressure.grown(partition, len(self.partitions), actions)
 
     def _open(self, partition: Partition, run: list[Record]) -> None:
-        """Records of one partition, in log order, become open; the work is done once a run where it can be."""
-        tracker, seen = partition.tracker, self._at
-        if run[0].offset() < tracker.next:  # delivered again after a seek back: open or finished already
-            run = [record for record in run if record.offset() >= tracker.next]
-            if not run:
-                return
-        offsets = [record.offset() for record in run]
-        partition.marks.append((offsets[0], seen))
-        tracker.open_all(offsets)
-        topic = partition.topic_partition.topic
-        self.received[topic] = self.received.get(topic, 0) + len(run)
-        if partition.restored:
-            run = self._restore(partition, run)
-        routes, default = self.routes, partition.default_task
-        entries, refused, size = [], [], 0
-        for record in run:
-            task = decode_envelope(record, routes, default)
-            if isinstance(task, DecodeError):
-                refused.append((Entry(bare(record, task), partition, self.unknown, seen), task))
-                size += refused[-1][0].task.size
-            else:
-                if task.reply_to is not None and task.reply_to not in self._settings.reply_topics:
-                    self.refused_replies += 1
-                    task = structs.replace(task, reply_to=None)
-                entries.append(Entry(task, partition, routes[task.name], seen))
-                size += task.size
-        self.pressure.add(partition, len(run), size)
-        self._ready.arrive_all(entries)
-        for entry, error in refused:
-            self._set_aside(entry, Verdict(error.reason, ErrorInfo(error.code, str(error))))
-
-    def _restore(self, partition: Partition, run: list[Record]) -> list[Record]:
-        """Finish what an earlier owner finished, as its commit metadata said; returns what is left to run."""
-        restored = partition.restored
-        left = []
-        for record in run:
-            if record.offset() in restored:
-                partition.tracker.finish(record.offset())
-                partition.changes += 1
-            else:
-                left.append(record)
-        if run[-1].offset() >= restored.end:
-            partition.restored = _NOTHING
-        return left
+        opened = self.arrivals.open(partition, run, self._at)
+        self.pressure.add(partition, len(opened.entries) + len(opened.condemned), opened.size)
+        self._ready.arrive_all(opened.entries)
+        for entry, verdict in opened.condemned:
+            self._set_aside(entry, verdict)
 
     def _end_reached(self, event: on.EndReached, now: float, actions: list[Action]) -> None:
         partition = self.partitions.get(event.topic_partition)
@@ -232,17 +189,32 @@ class Engine:
 
     # -- the executors ------------------------------------------------------------------------------------------
 
-    def _start(self, actions: list[Action]) -> None:
+    def _start(self, now: float, actions: list[Action]) -> None:
+        closed = self.suspicion.watched and self._take_care(now, actions)
         for executor, free in self._free.items():
-            if free <= 0 or not self._ready.waiting(executor):
+            if free <= 0 or not self._ready.waiting(executor) or (closed and executor not in self._settings.isolated):
                 continue
-            entries = self._ready.take(executor, free)
-            for entry in entries:
-                entry.run += 1
-                entry.partition.running += 1
-            if entries:
-                self._free[executor] = free - len(entries)
-                actions.append(do.Start(executor, entries))
+            self._hand_over(executor, self._ready.take(executor, free), actions)
+
+    def _hand_over(self, executor: str, entries: list[Entry], actions: list[Action]) -> None:
+        for entry in entries:
+            entry.run += 1
+            entry.partition.running += 1
+        if entries:
+            self._free[executor] -= len(entries)
+            actions.append(do.Start(executor, entries))
+
+    def _take_care(self, now: float, actions: list[Action]) -> bool:
+        """Start what must run alone, if its turn has come; True if nothing else may start in this process."""
+        slots, isolated = self._settings.slots, self._settings.isolated
+        running = sum(slots[executor] - free for executor, free in self._free.items() if executor not in isolated)
+        entry = self.suspicion.turn(running, self._ready, now, self._at)
+        if entry is not None:
+            self._hand_over(entry.route.executor, [entry], actions)
+        items = self.commits.ask(self.partitions.values(), now) if self.suspicion.urgent else []
+        if items:
+            actions.append(do.Commit(items, urgent=True))
+        return self.suspicion.closed
 
     def _finished(self, event: on.Finished, now: float, actions: list[Action]) -> None:
         self._at = event.at
@@ -281,7 +253,7 @@ class Engine:
             # The offset stays open and the lane blocked while it waits, so order survives a restart for free.
             route.retried += decision.counts
             entry.attempt += decision.counts
-            heapq.heappush(self._retries, (now + decision.wait, next(self._sequence), entry))
+            self._retries.add(entry, now + decision.wait)
 
     def _set_aside(self, entry: Entry, verdict: Verdict) -> None:
         self.forwarding.set_aside(entry, verdict, self._at)
@@ -318,12 +290,12 @@ class Engine:
     # -- time ---------------------------------------------------------------------------------------------------
 
     def _tick(self, event: on.Tick, now: float, actions: list[Action]) -> None:
-        retries = self._retries
-        while retries and retries[0][0] <= now:
-            entry = heapq.heappop(retries)[2]
+        for entry in self._retries.take(now):
             if not entry.partition.leaving:
                 self._ready.admit(entry)
         self.forwarding.on_tick(now)
+        if self.suspicion.watched:
+            actions += self.suspicion.on_tick(self._ready, now)
         items = self.commits.on_tick(self.partitions.values(), now)
         if items:
             actions.append(do.Commit(items))
@@ -353,8 +325,13 @@ class Engine:
         """Start nothing more of these partitions; take back what has not begun."""
         for partition in partitions:
             partition.leaving = True
-            self._ready.leave(partition)
+            self._drop(partition)
         actions.append(do.Withdraw())
+
+    def _drop(self, partition: Partition) -> None:
+        self._ready.leave(partition)
+        for entry in self.suspicion.leave(partition):
+            self._ready.release_limit(entry)
 
     def _withdrawn(self, event: on.Withdrawn, now: float, actions: list[Action]) -> None:
         for entry in event.entries:
@@ -368,13 +345,13 @@ class Engine:
         for names, partitions in self.departure.released(now):
             # Order: the commit is made of what is finished now; only then is the epoch fenced, so that whatever
             # finishes later is seen as late.
-            items = self.commits.items(partitions)
+            items = self.commits.last_items(partitions)
             self._fence(partitions, actions)
             actions.append(do.Released(names, items))
         if self.departure.drained(self.partitions.values(), now):
             partitions = list(self.partitions.values())
             unfinished = self.departure.lost + sum(part.running + part.forwarding for part in partitions)
-            items = self.commits.items(partitions)
+            items = self.commits.last_items(partitions)
             self._fence(partitions, actions)
             actions.append(do.Drained(items, unfinished))
 
@@ -384,14 +361,14 @@ class Engine:
             if partition.fenced:  # a stop was over before the revoke that was on its way
                 continue
             partition.leaving = partition.fenced = True
-            self._ready.leave(partition)
+            self._drop(partition)
+            self.suspicion.forget(partition)
             self.pressure.forget(partition)
             if partition.running:
                 self.departure.abandoned += partition.running
                 cancelled.append(partition)
             if self.partitions.get(partition.topic_partition) is partition:
                 del self.partitions[partition.topic_partition]
-        self._retries = [retry for retry in self._retries if not retry[2].partition.fenced]  # some are due in days
-        heapq.heapify(self._retries)
+        self._retries.drop_fenced()
         if cancelled:
             actions.append(do.Cancel(cancelled))

@@ -16,12 +16,16 @@ class Assignment(Struct, frozen=True):
     """One newly assigned partition: where it starts, and the metadata stored beside the committed offset.
 
     committed: None when the group has no committed offset for it; `start` is then the resolved reset position.
+    end: of the log, where the metadata's mark asks for it. marked: whether the mark that this life begins with
+    (`Mark.begun`) is committed.
     """
 
     topic_partition: TopicPartition
     start: int
     committed: int | None
     metadata: str = ""
+    end: int | None = None
+    marked: bool = True
 
 
 class Assigned(Struct, frozen=True):

@@ -87,9 +87,7 @@ class Intervals:
         return list(self._bounds)
 
 
-def encode(
-    base: int, bounds: Sequence[int], alphabet: Alphabet = Alphabet.WIDE, mark: bytes = b""
-) -> tuple[str, bool]:
+def encode(base: int, bounds: Sequence[int], alphabet: Alphabet = Alphabet.WIDE, mark: bytes = b"") -> tuple[str, bool]:
     """Encode finished offsets, given as start, end, start, end ... (all >= base, ascending), and a mark.
 
     Returns the text ('' when there is nothing to say) and whether it holds all offsets: if they do not fit, the

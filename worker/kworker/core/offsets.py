@@ -23,13 +23,8 @@ class OffsetTracker:
         self._open: deque[int] = deque()  # delivered and not yet below the watermark, in log order
         self._finished: set[int] = set()  # those of _open that are finished
 
-    def open(self, offset: int) -> None:
-        """A record was delivered. Offsets come in log order, each once: `offset >= next`."""
-        self._open.append(offset)
-        self.next = offset + 1
-
     def open_all(self, offsets: list[int]) -> None:
-        """A run of records was delivered: `open` for each of them."""
+        """A run of records was delivered. Offsets come in log order, each once, from `next` on."""
         self._open.extend(offsets)
         self.next = offsets[-1] + 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from kworker.core.mark import ALIVE, Mark
 from kworker.core.metadata import Intervals
 from kworker.core.offsets import OffsetTracker
 from kworker.task import TopicPartition
@@ -12,6 +13,7 @@ from kworker.task import TopicPartition
 if TYPE_CHECKING:
     from kworker.core.entry import Entry
     from kworker.core.forward import Forward
+    from kworker.core.suspicion import Watch
 
 
 class Partition:
@@ -19,8 +21,10 @@ class Partition:
 
     changes: counts what moved the committable offset or the finished set; `committed_changes` is its value in the
     last acknowledged commit. crowded: it holds as many unfinished records, or as wide a window, as it may; its
-    intake is paused. leaving: no more starts (a revoke or a stop drains it). fenced: its offsets are no
-    longer ours; late results are ignored.
+    intake is paused. refused: commits of it in a row that the coordinator did not take. mark, marked: the run mark
+    that the next commit writes, and the one that the last acknowledged commit holds; watch: there when it calls for
+    care. leaving: no more starts (a revoke or a stop drains it). fenced: its offsets are no longer ours; late results
+    are ignored.
     """
 
     __slots__ = (
@@ -37,11 +41,15 @@ class Partition:
         "forwarding",
         "lanes",
         "leaving",
+        "mark",
+        "marked",
         "marks",
+        "refused",
         "restored",
         "running",
         "topic_partition",
         "tracker",
+        "watch",
     )
 
     def __init__(
@@ -62,6 +70,10 @@ class Partition:
         self.committed: int | None = None
         self.changes = 0
         self.committed_changes = 0
+        self.refused = 0
+        self.mark: Mark = ALIVE
+        self.marked: Mark = ALIVE
+        self.watch: Watch | None = None
         self.marks: deque[tuple[int, float]] = deque()  # (first offset of a batch, when it came), for ages
         self.lanes: dict[bytes, deque[Entry] | None] = {}
         self.running = 0  # handed to an executor and not reported
@@ -76,6 +88,11 @@ class Partition:
     def changed(self) -> bool:
         """True if there is something to commit that no acknowledged commit holds."""
         return not self.fenced and self.changes != self.committed_changes
+
+    @property
+    def suspect(self) -> bool:
+        """True while one of its records may be what its last owners died of."""
+        return self.watch is not None and self.watch.suspects_end > 0
 
     @property
     def busy(self) -> bool:

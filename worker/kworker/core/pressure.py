@@ -1,7 +1,8 @@
 """Back-pressure: how much more may be fetched, and whose intake is paused.
 
-Promises: unfinished records in memory are bounded by count and by bytes, one partition cannot take all of the room,
-and what is finished above a stuck record always fits its commit metadata.
+Promises: unfinished records in memory are bounded by count and by bytes; partitions that are stuck leave room to the
+others, however many they are, since each may take half of what those before it have left; and what is finished above a
+stuck record always fits its commit metadata.
 """
 
 from __future__ import annotations
@@ -12,19 +13,20 @@ from kworker.core.partition import Partition
 from kworker.task import TopicPartition
 
 _WINDOW_SHARE = 0.75  # of what fits the commit metadata; the rest is for records fetched before a pause takes effect
-_LEAST_SHARE = 0.5  # of the room, for each partition: pausing one throws away what was prefetched of it, so late
+_LEAST_SHARE = 0.5  # of what paused partitions leave: pausing one throws away what was prefetched of it, so late
 _RECORD_BYTES = 600  # what an unfinished record costs beside its key, value and headers
 
 
 class Pressure:
     """Owns the count of what is unfinished over all partitions, and the set of paused partitions."""
 
-    __slots__ = ("_most_bytes", "_most_records", "_window", "paused", "unfinished", "unfinished_bytes")
+    __slots__ = ("_crowded", "_most_bytes", "_most_records", "_window", "paused", "unfinished", "unfinished_bytes")
 
     def __init__(self, most_records: int, most_bytes: int, alphabet: Alphabet | None) -> None:
         self._most_records = most_records
         self._most_bytes = most_bytes
         self.set_alphabet(alphabet)
+        self._crowded: set[Partition] = set()
         self.unfinished = 0
         self.unfinished_bytes = 0
         self.paused: set[TopicPartition] = set()
@@ -51,6 +53,7 @@ class Pressure:
         """The partition is fenced: what is unfinished of it is another worker's."""
         self.unfinished -= partition.tracker.open_count
         self.unfinished_bytes -= partition.bytes
+        self._crowded.discard(partition)
 
     @property
     def room(self) -> int:
@@ -68,12 +71,14 @@ class Pressure:
         """Records were added; `assigned` is how many partitions share the room."""
         if not partition.crowded and self._fullness(partition, assigned) > 1.0:
             partition.crowded = True
+            self._crowded.add(partition)
             self.settle(partition, actions)
 
     def shrunk(self, partition: Partition, assigned: int, actions: list[Action]) -> None:
         """Records of a crowded partition are finished. Two watermarks: pausing throws prefetched records away."""
         if self._fullness(partition, assigned) < 0.5:
             partition.crowded = False
+            self._crowded.discard(partition)
             self.settle(partition, actions)
 
     def settle(self, partition: Partition, actions: list[Action]) -> None:
@@ -92,9 +97,12 @@ class Pressure:
     def _fullness(self, partition: Partition, assigned: int) -> float:
         """Above 1 the intake pauses, below a half it goes on."""
         tracker = partition.tracker
-        share = max(_LEAST_SHARE, 1 / max(assigned, 1))
+        others = [other for other in self._crowded if other is not partition]
+        share = max(_LEAST_SHARE, 1 / max(assigned - len(others), 1))
+        records = self._most_records - sum(other.tracker.open_count for other in others)
+        size = self._most_bytes - sum(other.bytes for other in others)
         return max(
-            tracker.open_count / (self._most_records * share),
-            partition.bytes / (self._most_bytes * share),
+            tracker.open_count / max(1.0, records * share),
+            partition.bytes / max(1.0, size * share),
             tracker.window / self._window,
         )

@@ -29,8 +29,8 @@ class ReadyQueue:
         self._stale = False
 
     def arrive_all(self, entries: list[Entry]) -> None:
-        """New entries, in log order: `arrive` for each of them."""
-        if self._order != "unordered":
+        """New entries of one partition, in log order: `arrive` for each of them."""
+        if self._order != "unordered" or (entries and entries[0].partition.watch is not None):
             for entry in entries:
                 self.arrive(entry)
             return
@@ -69,7 +69,13 @@ class ReadyQueue:
                 route.waiting.append(entry)
                 return
             route.admitted += 1
-        self._queues[route.executor].append(entry)
+        watch = entry.partition.watch
+        if watch is None or watch.lets(entry):
+            self.push(entry)
+
+    def push(self, entry: Entry) -> None:
+        """The entry waits for nothing but a slot."""
+        self._queues[entry.route.executor].append(entry)
 
     def release_limit(self, entry: Entry) -> None:
         """An attempt ended: the next of a limited task takes its place."""

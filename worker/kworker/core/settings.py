@@ -22,7 +22,7 @@ class EngineSettings(Struct, frozen=True):
 
     slots: how many attempts each executor may hold, running and about to run. most_records, most_bytes: of
     unfinished records in memory. alphabet: how commit metadata is written; None where the broker drops it.
-    reply_topics: where a message may have its result sent.
+    reply_topics: where a message may have its result sent. isolated: executors whose attempts cannot end this process.
     """
 
     group: str
@@ -35,3 +35,4 @@ class EngineSettings(Struct, frozen=True):
     alphabet: Alphabet | None = Alphabet.WIDE
     topics: Mapping[str, TopicRules] = {}
     reply_topics: Collection[str] = ()
+    isolated: Collection[str] = frozenset({"process"})

@@ -10,7 +10,7 @@ the mark in the commit metadata (mark.py). This is what is made of it:
   death, whatever the order, the limits and the retries, since an offset at or above it cannot have been started. Each
   runs alone in this process, after a commit that names it was acknowledged, until it is finished. What is no suspect
   runs as ever while no suspect is ready, and no longer. So a mark that names a record says: it alone ran.
-- A record that was named at the deaths of `MOST_DEATHS` lives is set aside. Two that kill are found one after the other.
+- A record that was named at the deaths of `MOST_DEATHS` lives is set aside. Two that kill are found one after another.
 - A partition is watched until this life has done all below the lease that it began with and lives for a while. That
   the committed offset moved would be too little: a killer that is a second of work ahead would be reached anew by every
   life, each a little nearer.
@@ -29,6 +29,7 @@ from datetime import UTC, datetime
 
 from msgspec import structs
 
+from kworker.core.actions import Action, Cleared, Suspected
 from kworker.core.entry import Entry
 from kworker.core.forward import Verdict
 from kworker.core.mark import ALIVE, FIRST_LEASE, Mark
@@ -46,7 +47,18 @@ _ALIVE_AFTER = 5  # commit intervals that a watched partition must have lived fo
 class Watch:
     """The care for one partition whose last owner ended without a word. end: of the log when it was assigned."""
 
-    __slots__ = ("_isolated", "_lease", "_renewed", "_since", "_size", "alone", "held", "named", "suspects_end", "until")
+    __slots__ = (
+        "_isolated",
+        "_lease",
+        "_renewed",
+        "_since",
+        "_size",
+        "alone",
+        "held",
+        "named",
+        "suspects_end",
+        "until",
+    )
 
     def __init__(self, before: Mark, mark: Mark, end: int | None, isolated: Collection[str], *, named: bool) -> None:
         self.suspects_end = _least(before.lease, end) if before.suspect else 0
@@ -110,13 +122,19 @@ class Suspicion:
         self._started = False
         self.charges = 0
 
-    def watch(self, partition: Partition, before: Mark, end: int | None) -> None:
+    def watch(self, partition: Partition, before: Mark, end: int | None) -> list[Action]:
         """A partition was assigned. before: the mark that was stored; `partition.mark` and `marked` are set."""
-        self.charges += before.alone is not None
-        if partition.mark.lives > 1:
-            named = partition.marked.alone is not None
-            partition.watch = Watch(before, partition.mark, end, self._isolated, named=named)
-            self.watched.append(partition)
+        mark, charged = partition.mark, before.alone
+        self.charges += charged is not None
+        if mark.lives <= 1:
+            return []
+        watch = Watch(before, mark, end, self._isolated, named=partition.marked.alone is not None)
+        partition.watch = watch
+        self.watched.append(partition)
+        if not watch.suspects_end:
+            return []
+        start, deaths = partition.tracker.next, 0 if charged is None else len(mark.deaths.get(charged, ()))
+        return [Suspected(partition.topic_partition, start, watch.suspects_end, before.lives, charged, deaths)]
 
     def judge(self, entry: Entry) -> Verdict | None:
         """Raise the attempt of a record of a watched partition by its deaths; the verdict if they were too many."""
@@ -157,30 +175,29 @@ class Suspicion:
         if current is None and not running:
             # Order: nothing runs any more when it is named. A death before that would be charged to it.
             current = self._current = self._name_next(at)
+        closed = self.closed
         for partition in self.watched:
             watch = partition.watch
             assert watch is not None
-            if not (watch.named and partition.mark.alone is None):
-                pass
             for entry in watch.raised(partition.marked.lease):
                 ready.push(entry)
-            if watch.held and partition.mark.lease <= partition.marked.lease and not self.closed:
+            if watch.held and partition.mark.lease <= partition.marked.lease and not closed:
                 self._rewrite(partition, lease=watch.next_lease(now, self._interval))
         if current is None or self._started or running or not self._acknowledged(current):
             return None
         self._started = True
         return current
 
-    def on_tick(self, ready: ReadyQueue, now: float) -> list[Partition]:
-        """End the watch over partitions that have lived; returns those that were suspect and are not any more."""
-        cleared = []
+    def on_tick(self, ready: ReadyQueue, now: float) -> list[Action]:
+        """End the suspicion of partitions whose suspects are done, and the watch over those that have lived."""
+        cleared: list[Action] = []
         for partition in list(self.watched):
             watch = partition.watch
             assert watch is not None
             committable = partition.tracker.committable
             if watch.suspects_end and committable >= watch.suspects_end:
                 watch.suspects_end = 0
-                cleared.append(partition)
+                cleared.append(Cleared(partition.topic_partition))
             lived = watch.lived(partition, now) >= _ALIVE_AFTER * self._interval
             if lived and committable >= watch.until and not watch.named and not partition.leaving:
                 self.forget(partition)
@@ -213,18 +230,11 @@ class Suspicion:
         if self._current is not None and self._current.partition is partition:
             self._current, self._started = None, False
 
-    def acknowledged(self) -> None:
-        """Commits were answered: what they named before may be known to be taken back."""
-        for partition in self.watched:
-            if partition.watch is not None and partition.mark.alone is None and partition.marked is partition.mark:
-                partition.watch.named = False
-
     def _name_next(self, at: float) -> Entry | None:
         for partition in self.watched:
             watch = partition.watch
             if watch is not None and watch.alone:
                 entry = watch.alone.popleft()
-                watch.named = True
                 self._rewrite(partition, alone=entry.task.offset, since=int(at))
                 return entry
         return None
@@ -234,9 +244,10 @@ class Suspicion:
         self._rewrite(entry.partition, alone=None, since=0)
 
     def _acknowledged(self, current: Entry) -> bool:
-        return all(
-            partition.marked.alone == partition.mark.alone
-            and (partition is current.partition or partition.watch is None or not partition.watch.named)
+        """Whether the group knows that this one runs alone, and names no other."""
+        mark, marked = current.partition.mark, current.partition.marked
+        return (marked.alone, marked.since) == (mark.alone, mark.since) and not any(
+            partition is not current.partition and partition.watch is not None and partition.watch.named
             for partition in self.watched
         )
 

@@ -91,9 +91,7 @@ def bare(record: Record, error: DecodeError) -> Task:
         record.value(),
         headers,
         record.timestamp()[1],
-        len(record.value() or b"")
-        + len(record.key() or b"")
-        + sum([len(name) + len(value or b"") for name, value in headers]),
+        len(record.value() or b"") + len(record.key() or b"") + _bytes_of(headers),
     )
 
 
@@ -105,7 +103,7 @@ def _full(
     attributes: dict[str, bytes] | None,
 ) -> Task | DecodeError:
     """The same for a record with more headers than the one that names its task."""
-    size = sum([len(name) + len(value or b"") for name, value in headers])
+    size = _bytes_of(headers)
     if len(headers) > MOST_HEADERS or size > MOST_HEADER_BYTES:
         limits = f"{MOST_HEADERS} headers, or {MOST_HEADER_BYTES} bytes of them"
         return DecodeError(Reason.UNDECODABLE, "headers_too_large", f"more than {limits}")
@@ -135,6 +133,10 @@ def _full(
         return DecodeError(Reason.UNDECODABLE, "header", "a header that kworker reads is not UTF-8")
     except (ValueError, OverflowError):
         return DecodeError(Reason.UNDECODABLE, "deadline", "ce_deadline is not an RFC 3339 time")
+
+
+def _bytes_of(headers: Headers) -> int:
+    return sum([len(name) + len(value or b"") for name, value in headers])
 
 
 def _timestamp(raw: bytes) -> float:

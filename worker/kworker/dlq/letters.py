@@ -29,6 +29,14 @@ SILENCE = 30.0
 """Seconds after which a log that does not go on is a fault."""
 
 _AT_ONCE = 1_000
+_PATIENCE = 2.0  # seconds for one question about the group; without Read of it the client waits in vain
+_PAUSE = 0.1
+_NOT_YET = {
+    KafkaError._TIMED_OUT,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+}
 _SETTINGS = {
     "queued.min.messages": "1000",
     "queued.max.messages.kbytes": "8192",  # a partition: what waits here is not bounded by anything else
@@ -49,16 +57,28 @@ def group_of(config: Config, topic: str) -> str:
     return f"{config.namespace}.dlq.{topic}"
 
 
+class Complaints:
+    """What a client has to say beside the answers of its calls; the first is nearest to the cause."""
+
+    def __init__(self) -> None:
+        self.first: KafkaError | None = None
+
+    def __call__(self, error: KafkaError) -> None:
+        """The client's `error_cb`."""
+        self.first = self.first or error
+
+
 @contextmanager
-def one_line(config: Config, topic: str, complaints: list[str], needed: str) -> Iterator[None]:
+def one_line(config: Config, topic: str, complaints: Complaints, needed: str) -> Iterator[None]:
     """What the Kafka client raises, as ConfigError: where, what the broker says, and what is needed."""
     try:
         yield
     except KafkaException as error:
         cause: KafkaError = error.args[0]
-        why = (complaints[0] if complaints and cause.code() == KafkaError._TIMED_OUT else "") or cause.str()
+        if cause.code() == KafkaError._TIMED_OUT and complaints.first is not None:
+            cause = complaints.first
         raise ConfigError(
-            [f"{topic}: broker {config.bootstrap}: {why}: check --bootstrap, its security, and that {needed}"]
+            [f"{topic}: broker {config.bootstrap}: {cause.str()}: check --bootstrap, its security, and that {needed}"]
         ) from error
 
 
@@ -74,11 +94,11 @@ class Letters:
         """Whether the group has no offsets: nothing was ever resolved, or the broker has forgotten it."""
         self._config = config
         self._ends: dict[int, tuple[int, int]] = {}  # partition -> its first offset, and the one after its last
-        self._complaints: list[str] = []
+        self._complaints = Complaints()
         silent = logging.getLogger("kworker.dlq.client")
         silent.disabled = True  # what librdkafka would log is part of the fault
         settings = consumer_settings(config) | _without(_SETTINGS, config.kafka)
-        settings |= {"group.id": self.group, "logger": silent, "error_cb": self._complain}
+        settings |= {"group.id": self.group, "logger": silent, "error_cb": self._complaints}
         self.consumer = Consumer(settings)
 
     def __enter__(self) -> Self:
@@ -86,9 +106,6 @@ class Letters:
 
     def __exit__(self, *_: object) -> None:
         self.consumer.close()
-
-    def _complain(self, error: KafkaError) -> None:
-        self._complaints[:] = self._complaints[:1] or [error.str()]
 
     def look(self) -> None:
         """Raises ConfigError when there is no such topic, or it may not be read."""
@@ -100,7 +117,7 @@ class Letters:
         needed = f"Read of the topic and of the group {self.group} is allowed"
         with one_line(self._config, self.topic, self._complaints, needed):
             partitions = self._partitions()
-            places = self.consumer.committed([TopicPartition(self.topic, p) for p in partitions], timeout=TIMEOUT)
+            places = self._committed(partitions)
             for place in places:
                 if place.error is not None:
                     raise KafkaException(place.error)
@@ -108,6 +125,21 @@ class Letters:
                 self._ends[place.partition] = low, high
                 self.resolved[place.partition] = self._restored(place, low, high)
             self.unknown = all(place.offset < 0 for place in places)
+
+    def _committed(self, partitions: list[int]) -> list[TopicPartition]:
+        """What the group has committed; asked again while its coordinator starts, as on a new broker."""
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            try:
+                return self.consumer.committed([TopicPartition(self.topic, p) for p in partitions], timeout=_PATIENCE)
+            except KafkaException as error:
+                if error.args[0].code() not in _NOT_YET or time.monotonic() > deadline:
+                    raise
+            # Nothing is assigned: what comes is what the client has to say of the group.
+            said = self.consumer.poll(_PAUSE)
+            fault = said.error() if said is not None else None
+            if fault is not None and fault.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                raise KafkaException(fault)
 
     def _partitions(self) -> list[int]:
         found = self.consumer.list_topics(self.topic, timeout=TIMEOUT).topics[self.topic]

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from kworker.config import Config
 from kworker.core.metadata import Alphabet, filler
-from kworker.dlq.letters import TIMEOUT, Letters, one_line
+from kworker.dlq.letters import TIMEOUT, Complaints, Letters, one_line
 from kworker.dlq.resolved import Resolved
 from kworker.dlq.restore import Restored
 from kworker.errors import KworkerError
@@ -52,7 +52,7 @@ class Resolver:
         """How the broker keeps metadata; None: it does not."""
         self._config = config
         self._letters = letters
-        self._complaints: list[str] = []
+        self._complaints = Complaints()
         self._refused: list[KafkaError] = []
         self._open = False
         silent = logging.getLogger("kworker.dlq.client")
@@ -63,7 +63,7 @@ class Resolver:
             | {
                 "transactional.id": letters.group,
                 "logger": silent,
-                "error_cb": lambda error: self._complaints.append(error.str()) if not self._complaints else None,
+                "error_cb": self._complaints,
             }
         )
         self._producer = Producer(settings)

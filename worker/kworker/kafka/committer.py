@@ -22,6 +22,8 @@ from kworker.task import TopicPartition
 
 log = logging.getLogger(__name__)
 
+_HURRY = 0.1  # seconds within which the next urgent commit is expected
+
 
 class Committer:
     """See the module. `post`: hands a Committed to the loop. revocations: how often partitions were given up."""
@@ -30,21 +32,34 @@ class Committer:
         self._post = post
         self._underway = Underway()
         self._last: dict[TopicPartition, CommitItem] | None = None  # of the close, while they are not committed
+        self._last_urgent = -_HURRY
         self.revocations = 0
         self.uncommitted: list[CommitItem] = []
         """What was to be committed at the end and was not acknowledged."""
 
-    def send(self, consumer: Consumer, items: Sequence[CommitItem], ordered: int) -> None:
-        """Commit asynchronously. ordered: `revocations` when it was asked for."""
+    def send(self, consumer: Consumer, items: Sequence[CommitItem], ordered: int, *, urgent: bool = False) -> None:
+        """Commit. ordered: `revocations` when it was asked for. urgent: work waits for the answer, so wait for it here.
+
+        An answer to an asynchronous commit comes with a poll, and nothing is polled while there is no room.
+        """
         if ordered != self.revocations:
             self._post(Committed([(item.topic_partition, item.epoch, "overtaken by a revoke") for item in items]))
             return
         positions = [position_of(item) for item in items]
         self._underway.add(items)
         try:
-            consumer.commit(offsets=positions, asynchronous=True)
+            if urgent:
+                self.answered(None, consumer.commit(offsets=positions, asynchronous=False) or [])
+                self._last_urgent = time.monotonic()
+            else:
+                consumer.commit(offsets=positions, asynchronous=True)
         except KafkaException as error:
             self.answered(error.args[0], positions)
+
+    @property
+    def hurried(self) -> bool:
+        """True while urgent commits come one after another."""
+        return time.monotonic() - self._last_urgent < _HURRY
 
     def answered(self, error: KafkaError | None, positions: list[Position]) -> None:
         """The client's on_commit callback."""

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 _client_log = logging.getLogger("kworker.client")  # what librdkafka reports; rate-limited by the worker
 
 _POLL = 0.1
+_SHORT_POLL = 0.005  # while urgent commits follow each other: each waits for the end of a poll
 _CHUNK = 1000
 _HOLD = 0.02  # seconds between two looks for room
 _PAUSE_AFTER = 1.0  # without room for so long, partitions are paused: that throws prefetched records away, so late
@@ -90,10 +91,10 @@ class Intake:
         """Join the group and begin to fetch."""
         self._thread.start()
 
-    def commit(self, items: Sequence[CommitItem]) -> None:
-        """Commit asynchronously; answered by one Committed event."""
+    def commit(self, items: Sequence[CommitItem], *, urgent: bool = False) -> None:
+        """Commit; answered by one Committed event. urgent: wait for the answer here."""
         ordered = self._committer.revocations
-        self._commands.put(lambda: self._committer.send(self._consumer, items, ordered))
+        self._commands.put(lambda: self._committer.send(self._consumer, items, ordered, urgent=urgent))
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
         """Fetch nothing more of these."""
@@ -180,7 +181,7 @@ class Intake:
 
     def _fetch(self, room: int) -> list[Message]:
         # consume(n, timeout) would wait for n records or the whole timeout; poll returns with the first.
-        first = self._consumer.poll(_POLL)
+        first = self._consumer.poll(_SHORT_POLL if self._committer.hurried else _POLL)
         self.last_poll = time.monotonic()
         if first is None:
             return []
@@ -221,7 +222,7 @@ class Intake:
             self._hold(True)
         if self._held:
             try:
-                message = self._consumer.poll(_POLL)
+                message = self._consumer.poll(_SHORT_POLL if self._committer.hurried else _POLL)
             except Exception:
                 log.exception("polling raised; going back to what was delivered last")
                 self._ask_to_seek()

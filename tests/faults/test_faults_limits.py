@@ -1,0 +1,189 @@
+"""FAULTS.md "Faults" 34 and 35: nothing can be logged, no file opened, no memory had: never stuck, and nothing lost."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from faults.storm import Backlog
+from kit import Broker, Kafka, NewRecord, produce, wait_for
+from kit.broker import _free_ports
+from kit.stage import metric
+from kit.trial import Trial
+from kit.worker_process import WorkerProcess
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+
+PARTITIONS = 4
+NEVER_STUCK = 90.0
+"""Seconds after which a worker that neither works nor has ended is stuck."""
+
+
+# -- 34: where logs go ----------------------------------------------------------------------------------------------
+
+Output = Callable[[ExitStack, Path], int]
+"""Opens a file descriptor to log to."""
+
+
+def full_disk(stack: ExitStack, folder: Path) -> int:
+    """Every write fails for want of space."""
+    return stack.enter_context(Path("/dev/full").open("wb", buffering=0)).fileno()
+
+
+def full_file(stack: ExitStack, folder: Path) -> int:
+    """Longer than any file of the process may be, see `LIMITED`."""
+    log = stack.enter_context((folder / "full").open("ab", buffering=0))
+    log.write(b"\n" * (4 << 20))
+    return log.fileno()
+
+
+def closed_pipe(stack: ExitStack, folder: Path) -> int:
+    """Nobody will read it."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    stack.callback(os.close, writer)
+    return writer
+
+
+def blocked_pipe(stack: ExitStack, folder: Path) -> int:
+    """Full to the brim; its reader lives, and never reads."""
+    reader, writer = os.pipe()
+    stack.callback(os.close, reader)
+    stack.callback(os.close, writer)
+    os.set_blocking(writer, False)
+    for piece in (b"x" * 4096, b"x"):
+        while True:
+            try:
+                os.write(writer, piece)
+            except BlockingIOError:
+                break
+    os.set_blocking(writer, True)
+    return writer
+
+
+LIMITED = ("sh", "-c", 'ulimit -f 2048 && exec "$@"', "sh")
+"""Files have 2 MiB at most."""
+
+
+@pytest.mark.parametrize(
+    ("output", "under"),
+    [(full_disk, ()), (full_file, LIMITED), (closed_pipe, ()), (blocked_pipe, ())],
+    ids=["disk full", "ulimit -f", "log pipe closed", "stdout blocked"],
+)
+def test_fault_34_nothing_can_be_logged(kafka: Kafka, tmp_path: Path, output: Output, under: tuple[str, ...]) -> None:
+    """Work goes on, what could not be logged is counted, and a stop is a stop."""
+    with Trial(tmp_path, kafka.bootstrap, PARTITIONS) as trial, ExitStack() as stack:
+        backlog = Backlog(trial, 0, trouble=True)
+        backlog.publish(1000)
+        place = ("--admin-port", f"{_free_ports(1)[0]}", "--log-level", "debug")
+        worker = trial.start(*place, output=output(stack, tmp_path), under=under)
+        trial.finish()
+        if output is not blocked_pipe:  # its lines are neither written nor dropped: they wait
+            assert metric(worker, "kworker_log_lines_dropped_total") > 0
+        worker.terminate()
+        assert worker.wait() == 0
+        assert trial.exposed == []
+
+
+# -- 35: descriptors and memory ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    """One to restart."""
+    with Broker() as broker:
+        yield broker
+
+
+def works_or_ends(trial: Trial, worker: WorkerProcess) -> bool:
+    """Wait until everything is over, or the worker has ended: not with 0. Returns whether it lives."""
+
+    def settled() -> bool:
+        trial.ledger.read()
+        return worker.exit_code is not None or trial.ledger.over.keys() >= trial.ledger.places.keys()
+
+    wait_for(settled, NEVER_STUCK, "all work, or the end of the worker")
+    print(f"exit code {worker.exit_code}, {len(trial.ledger.over)} of {len(trial.ledger.places)} over")
+    assert worker.exit_code != 0
+    return worker.exit_code is None
+
+
+@pytest.mark.parametrize("files", [5, 8, 12, 16, 20, 24, 32])
+def test_fault_35_started_with_few_descriptors(kafka: Kafka, tmp_path: Path, files: int) -> None:
+    """It works, or says why it cannot and ends with a code that is not 0."""
+    with Trial(tmp_path, kafka.bootstrap, PARTITIONS) as trial:
+        Backlog(trial, 0).publish(200)
+        worker = trial.start(under=("sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"))
+        if works_or_ends(trial, worker):
+            worker.terminate()
+            assert worker.wait() == 0
+        else:
+            print(worker.logged()[-1500:])
+            assert worker.logged().strip()
+        trial.expose(trial.commits.now(), worker)
+        trial.start()
+        trial.finish()
+
+
+def test_fault_35_out_of_descriptors(broker: Broker, tmp_path: Path) -> None:
+    """No descriptor is to be had when the broker comes back: the worker waits for one, or ends, and nothing is lost."""
+    with Trial(tmp_path, broker.bootstrap, PARTITIONS) as trial:
+        backlog = Backlog(trial, 2000, trouble=True)
+        backlog.fill()
+        worker = trial.start("-X", "session.timeout.ms=20000")
+        trial.wait_over(300)
+        with closing(AllTaken(worker)):
+            before = trial.commits.now()
+            broker.restart()
+            wait_for(lambda: "oo many open files" in worker.logged() or worker.exit_code, NEVER_STUCK, "the fault")
+            trial.expose(before, worker)
+        backlog.fill()
+        if not works_or_ends(trial, worker):
+            trial.expose(before, worker)
+            trial.start()
+        trial.finish()
+
+
+class AllTaken:
+    """Takes every descriptor that a running process may still have, until it is closed."""
+
+    def __init__(self, worker: WorkerProcess) -> None:
+        self._pid = worker.pid
+        used = {int(path.name) for path in Path(f"/proc/{worker.pid}/fd").iterdir()}
+        limit = next(number for number in range(1024) if number not in used)
+        self._limits = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
+        # What is open above the limit stays; nothing new fits below it.
+        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (limit, self._limits[1]))
+
+    def close(self) -> None:
+        """Give them back."""
+        if Path(f"/proc/{self._pid}").exists():
+            resource.prlimit(self._pid, resource.RLIMIT_NOFILE, self._limits)
+
+
+@pytest.mark.parametrize("room", [1 << 20, 8 << 20, 32 << 20], ids=["1 MiB", "8 MiB", "32 MiB"])
+def test_fault_35_out_of_memory(kafka: Kafka, tmp_path: Path, room: int) -> None:
+    """A worker that may not grow is given 100 MiB to read: it makes do, or ends, and nothing is lost."""
+    with Trial(tmp_path, kafka.bootstrap, PARTITIONS) as trial:
+        backlog = Backlog(trial, 0)
+        backlog.publish(300)
+        worker = trial.start()
+        trial.wait_over(300)
+        resource.prlimit(worker.pid, resource.RLIMIT_AS, (worker.resident("VmSize") + room,) * 2)
+        big = NewRecord(b'{"n": 1}', None, (("task", b"ledger.small"), ("pad", os.urandom(100_000))))
+        for _ in range(10):
+            produce(kafka.bootstrap, trial.topic, [big] * 100)
+            backlog.publish(50)
+        if works_or_ends(trial, worker):
+            worker.terminate()
+            worker.wait()
+        else:
+            print(worker.logged()[-1500:])
+        trial.expose(trial.commits.now(), worker)
+        trial.start()
+        trial.finish()

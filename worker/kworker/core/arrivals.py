@@ -1,0 +1,112 @@
+"""The decode and track steps: what of the records of one partition that were fetched is to run, and what is set aside.
+
+Promises: each offset opens once, whatever is delivered again; what an earlier owner finished does not run again; and a
+record that cannot run, or killed its worker too often, becomes an entry all the same, for its dead letter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct, structs
+
+from kworker.core.entry import Entry
+from kworker.core.forward import Verdict
+from kworker.core.metadata import Intervals
+from kworker.core.partition import Partition
+from kworker.core.retry import RetryPolicy
+from kworker.core.route import Route
+from kworker.core.settings import EngineSettings
+from kworker.core.suspicion import Suspicion
+from kworker.core.wire import UNKNOWN, bare, decode
+from kworker.errors import DecodeError
+from kworker.task import ErrorInfo, Record
+
+
+class Opened(Struct):
+    """What became of a run of records: to run, and to set aside. size: bytes of all of them."""
+
+    entries: list[Entry]
+    condemned: list[tuple[Entry, Verdict]]
+    size: int = 0
+
+
+_NONE = Intervals()
+
+
+class Arrivals:
+    """Owns what is counted of records as they come.
+
+    received: records by topic. refused_replies: messages that asked for their result to go to a topic that is not
+    allowed; no result is sent there. unknown: stands for the route of what cannot run.
+    """
+
+    __slots__ = ("_routes", "_settings", "_suspicion", "received", "refused_replies", "unknown")
+
+    def __init__(self, settings: EngineSettings, routes: Mapping[str, Route], suspicion: Suspicion) -> None:
+        self._settings = settings
+        self._routes = routes
+        self._suspicion = suspicion
+        self.unknown = Route(UNKNOWN, "", RetryPolicy())
+        self.received: dict[str, int] = {}
+        self.refused_replies = 0
+
+    def open(self, partition: Partition, run: list[Record], seen: float) -> Opened:
+        """Records of one partition, in log order, become open; the work is done once a run where it can be.
+
+        seen: now, in seconds since the epoch.
+        """
+        opened = Opened([], [])
+        tracker = partition.tracker
+        if run[0].offset() < tracker.next:  # delivered again after a seek back: open or finished already
+            run = [record for record in run if record.offset() >= tracker.next]
+            if not run:
+                return opened
+        offsets = [record.offset() for record in run]
+        partition.marks.append((offsets[0], seen))
+        tracker.open_all(offsets)
+        topic = partition.topic_partition.topic
+        self.received[topic] = self.received.get(topic, 0) + len(run)
+        if partition.restored:
+            run = self._restore(partition, run)
+        routes, default, entries, size = self._routes, partition.default_task, opened.entries, 0
+        for record in run:
+            task = decode(record, routes, default)
+            if isinstance(task, DecodeError):
+                entry = Entry(bare(record, task), partition, self.unknown, seen)
+                opened.condemned.append((entry, Verdict(task.reason, ErrorInfo(task.code, str(task)))))
+                size += entry.task.size
+            else:
+                if task.reply_to is not None and task.reply_to not in self._settings.reply_topics:
+                    self.refused_replies += 1
+                    task = structs.replace(task, reply_to=None)
+                entries.append(Entry(task, partition, routes[task.name], seen))
+                size += task.size
+        opened.size = size
+        if partition.watch is not None:
+            self._judge(opened)
+        return opened
+
+    def _restore(self, partition: Partition, run: list[Record]) -> list[Record]:
+        """Finish what an earlier owner finished, as its commit metadata said; returns what is left to run."""
+        restored = partition.restored
+        left = []
+        for record in run:
+            if record.offset() in restored:
+                partition.tracker.finish(record.offset())
+                partition.changes += 1
+            else:
+                left.append(record)
+        if run[-1].offset() >= restored.end:
+            partition.restored = _NONE
+        return left
+
+    def _judge(self, opened: Opened) -> None:
+        """Set aside what killed its worker too often."""
+        entries, opened.entries = opened.entries, []
+        for entry in entries:
+            verdict = self._suspicion.judge(entry)
+            if verdict is None:
+                opened.entries.append(entry)
+            else:
+                opened.condemned.append((entry, verdict))
