@@ -23,7 +23,7 @@ RESUMED = 10.0
 """Seconds within which work goes on when the broker is back."""
 
 GAP = 12.0
-"""Seconds without a finished task, at most, when the leader of everything is killed."""
+"""Seconds without a finished task of a partition, at most, when its leader is killed."""
 
 PARTITIONS = 6
 
@@ -73,33 +73,40 @@ def test_fault_19_broker_frozen_for_a_minute(own_broker: Broker, tmp_path: Path)
 
 
 def test_fault_20_leader_kill(cluster: Cluster, tmp_path: Path) -> None:
-    """Killed with -9 is the node that leads most partitions; they go on within 12 s, and it comes back."""
+    """Killed with -9 is a node that leads partitions: they go on within 12 s. The last one coordinates the group, too.
+
+    That last one has no such bound: sessions of 6 s end before there is another coordinator, and it waits for the
+    members that it was told of, for another session, before it lets them in again.
+    """
     with Trial(tmp_path, cluster.bootstrap, PARTITIONS) as trial:
         backlog = Backlog(trial, 2000, ms=20, trouble=True)
         backlog.fill()
         workers = [trial.start("--concurrency", "8") for _ in range(2)]
         trial.wait(lambda: len({run.pid for run in trial.ledger.runs}) == 2, "work in both workers")
-        for _ in range(3):
+        for bounded in (True, True, False):
             cluster.wait_whole()
             backlog.fill()
             trial.wait_over(len(trial.ledger.over) + 300)
             leaders = [cluster.leader(trial.topic, partition) for partition in range(PARTITIONS)]
-            number = max(cluster.nodes, key=leaders.count)
+            coordinator = cluster.coordinator(trial.group)
+            eligible = [number for number in cluster.nodes if (number != coordinator) is bounded]
+            number = max(eligible, key=leaders.count)
             led = {partition for partition in range(PARTITIONS) if leaders[partition] == number}
-            coordinator, taken, before = cluster.coordinator(trial.group), lost(workers), trial.commits.now()
-            killed = time.monotonic_ns()
+            taken, before, killed = lost(workers), trial.commits.now(), time.monotonic_ns()
             cluster.nodes[number].kill()
             trial.expose(before, *workers)
-            backlog.fill()
-            new = {id for id in backlog.publish(300) if trial.ledger.places[id][0] in led}
+            new = {id for id in backlog.publish(500) if trial.ledger.places[id][0] in led}
             trial.wait(lambda new=new: new & trial.ledger.over.keys(), "work of its partitions")  # type: ignore[misc]
             gap = longest_gap(trial, killed, led)
-            print(f"killed: node {number} of {leaders}, coordinator {coordinator}: {gap:.1f} s without work of {led}")
+            print(f"killed node {number} of {leaders}, coordinator {coordinator}: {gap:.1f} s without work of {led}")
             assert number not in [cluster.leader(trial.topic, partition) for partition in range(PARTITIONS)]
-            assert gap <= GAP
+            if bounded:
+                assert gap <= GAP
             if lost(workers) > taken:
                 trial.expose(before, *workers)
             cluster.nodes[number].start()
+            cluster.wait_whole()
+            cluster.elect_preferred(trial.topic)
         trial.finish()
         assert trial.living == workers
 

@@ -122,17 +122,25 @@ class Stage:
         """What the group has committed, as the broker tells it."""
         return committed(self.bootstrap, self.group, topic)
 
+    def progress(self, topic: str) -> dict[int, tuple[int, list[int]]]:
+        """The committed offsets, with those above that the metadata says are finished: start, end, start, end ..."""
+        found = {}
+        for partition, (offset, metadata) in self.committed(topic).items():
+            intervals = decode(metadata, offset)
+            assert intervals is not None, metadata
+            found[partition] = offset, intervals.bounds
+        return found
+
     def finished(self, topic: str, partition: int = 0) -> list[int]:
         """The offsets above the committed one that its metadata says are finished: start, end, start, end ..."""
-        offset, metadata = self.committed(topic).get(partition, (0, ""))
-        intervals = decode(metadata, offset)
-        assert intervals is not None, metadata
-        return intervals.bounds
+        return self.progress(topic).get(partition, (0, []))[1]
 
     def wait_all_committed(self, topic: str, *workers: WorkerProcess) -> None:
         """Wait until the group's offsets are at the end of every partition, with nothing left above them."""
-        ends = {partition: (end, "") for partition, end in end_offsets(self.bootstrap, topic).items()}
-        self.wait(lambda: self.committed(topic) == ends, f"{topic} committed up to {ends}", *workers)
+        ends: dict[int, tuple[int, list[int]]] = {
+            partition: (end, []) for partition, end in end_offsets(self.bootstrap, topic).items()
+        }
+        self.wait(lambda: self.progress(topic) == ends, f"{topic} committed up to {ends}", *workers)
 
 
 def owned(worker: WorkerProcess) -> set[tuple[str, int]]:

@@ -47,6 +47,7 @@ class Account:
         self.now = 100.0
         self.logs = {place: Log(place) for place in PLACES}
         self.stored: dict[TopicPartition, Stored] = {}  # survives the engine
+        self.charges: Counter[tuple[TopicPartition, int]] = Counter()  # deaths while the group believed it to run alone
         self.effects: set[tuple[TopicPartition, int]] = set()  # succeeded or dead-lettered, and acknowledged
         self.boot()
 
@@ -117,9 +118,12 @@ class Account:
             record = epoch.open[offset]
             assert (name, entry.task.key, entry.task.value) == (record.task, record.key(), record.value())
             assert entry.attempt == epoch.attempts[offset], "attempt: wrong number"
+            if entry.partition.watch is not None:
+                assert offset < self.stored[epoch.place].mark.lease, "lease: started what the group does not know of"
             lane = record.lane(self.order)
             if lane is not None:
                 before = [o for o, r in epoch.open.items() if o < offset and r.lane(self.order) == lane]
+                before = [o for o in before if o not in epoch.condemned]
                 assert not before, f"order: {offset} started before {before} of its lane"
             attempt = Attempt(entry, entry.run, action.executor, epoch)
             self.handed.append(attempt)
@@ -227,6 +231,7 @@ class Account:
         lost = {offset for offset in done if (epoch.place, offset) not in self.effects}
         assert not lost, f"lost: {lost} of {epoch.place} would never run"
         self.stored[epoch.place] = Stored(item.offset, item.metadata, finished)
+        epoch.named = self.stored[epoch.place].mark.alone
 
     def _last_commit(self, items: list[do.CommitItem], epochs: list[Epoch]) -> None:
         for item in items:
@@ -236,6 +241,9 @@ class Account:
                 stored = self.stored.get(epoch.place)
                 epoch.acknowledged = (stored.offset, stored.finished) if stored else None
                 assert not epoch.changed, f"commit: given up at {epoch.snapshot}, committed {epoch.acknowledged}"
+                if stored is not None and self.alphabet is not None:
+                    assert stored.mark.alone is None, "mark: given up, and it names who is not to blame"
+                    assert stored.mark.lives < max(1, epoch.lives), "mark: a life that ended well counts as a death"
                 self._fence(epoch)
 
     def _fence(self, epoch: Epoch) -> None:
@@ -269,11 +277,18 @@ class Account:
         for attempt in self.handed:
             free[attempt.executor] -= 1
         dues = [deadline for _, _, deadline in self.revokes]
+        named = {(place, epoch.named) for place, epoch in self.owned.items() if epoch.named is not None}
+        beside = {(a.epoch.place, a.entry.task.offset) for a in self.handed} - named if named else set()
+        assert not beside, f"blame: {named} is said to run alone, but {beside} runs as well"
+        assert len(named) <= 1, f"blame: {named} are said to run alone"
+        closed = engine.suspicion.closed
         for place, epoch in self.owned.items():
             partition = engine.partitions[place]
             assert partition.tracker.committable == epoch.committable, "commit: the watermark is wrong"
             idle = [r.offset() for r in epoch.eligible(self.order, crowd) if free[EXECUTORS[r.task or ""]] > 0]
-            assert not idle, f"idle: a slot is free, but {idle} of {place} did not start"
+            if partition.watch is not None:
+                idle = [offset for offset in idle if offset < partition.marked.lease]
+            assert closed or not idle, f"idle: a slot is free, but {idle} of {place} did not start"
             cause = bool(epoch.failing) or (partition.crowded and bool(epoch.open))
             assert (place in self.paused) is cause, f"pause: {place} is paused: {place in self.paused}, cause: {cause}"
             dues += [] if epoch.leaving else epoch.retrying.values()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from itertools import permutations, product
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -32,7 +32,7 @@ from kworker.task import (
     TimedOut,
     TopicPartition,
 )
-from property.engine_twin import Twin
+from property.engine_twin import Marking, Twin
 from property.engine_world import KINDS, PLACES, Stored, publications
 
 PROFILE = settings(
@@ -51,6 +51,7 @@ _ERROR = ErrorInfo("ValueError", "item 7 is wrong", "Traceback ...")
 places = st.sampled_from(PLACES)
 some_places = st.sampled_from([list(some) for count in (1, 2, 3) for some in permutations(PLACES, count)])
 kinds = [*KINDS, "plain", "plain", "rare", "light", "shy"]
+markings = st.sampled_from(get_args(Marking))
 keyed = [(None, 10), (b"a", 10), (b"a", 0), (b"b", 1500)]
 records = st.sampled_from(list(product(PLACES, kinds, keyed)))
 wishes = st.lists(st.sampled_from(list(product(PLACES, [1, 2, 3, 8]))), min_size=1, max_size=4)
@@ -86,6 +87,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     order: ClassVar[Order] = "unordered"
     twin: Twin
+    deaths = 0  # at the end
 
     @initialize(alphabet=st.sampled_from([Alphabet.WIDE, Alphabet.ASCII, None]), records=batches)
     def boot(self, alphabet: Alphabet | None, records: Batch) -> None:
@@ -145,7 +147,11 @@ class EngineMachine(RuleBasedStateMachine):
         for attempt in handed[:begin]:
             attempt.begun = True
         batch = [(handed.pop(index % len(handed)), outcome) for index, outcome in ends if handed]
-        self.twin.finish(batch)
+        if any(attempt.deadly for attempt in [*self.twin.handed[:begin], *(attempt for attempt, _ in batch)]):
+            self.twin.boot()
+            self.twin.assign(PLACES)
+        else:
+            self.twin.finish(batch)
 
     @precondition(lambda self: self.twin.reported)
     @rule(index=st.sampled_from(indexes), outcome=st.sampled_from(outcomes))
@@ -182,9 +188,15 @@ class EngineMachine(RuleBasedStateMachine):
         start=st.sampled_from([0, 0, 0, 4]),
         work=st.none() | st.tuples(st.integers(0, 4), st.sets(st.integers(0, 9))),
         foreign=st.none() | st.sampled_from(FOREIGN),
+        marking=markings,
     )
     def assign(
-        self, wanted: list[TopicPartition], start: int, work: tuple[int, set[int]] | None, foreign: str | None
+        self,
+        wanted: list[TopicPartition],
+        start: int,
+        work: tuple[int, set[int]] | None,
+        foreign: str | None,
+        marking: Marking,
     ) -> None:
         """Free partitions come to us; before that another worker may have worked, or a tool set the offset."""
         twin = self.twin
@@ -195,9 +207,10 @@ class EngineMachine(RuleBasedStateMachine):
         stored = twin.stored.get(wanted[0])
         if foreign is not None and stored is not None:
             twin.stored[wanted[0]] = Stored(stored.offset, foreign, frozenset())
+            twin.forgive(wanted[0])
         known = twin.engine.foreign_metadata
-        twin.assign(wanted, start)
         strange = [place for place in wanted if place in twin.stored and twin.stored[place].metadata in FOREIGN]
+        twin.assign(wanted, start, marking)
         assert twin.engine.foreign_metadata == known + len(strange), "metadata: foreign text was not refused"
 
     @precondition(owning)
@@ -258,6 +271,8 @@ class EngineMachine(RuleBasedStateMachine):
             before = twin.unfinished, len(twin.handed), len(twin.flying), [e.position for e in twin.owned.values()]
             if twin.withdrawing:
                 twin.answer_withdraw()
+            if any(attempt.deadly for attempt in twin.handed):
+                self._die_once_more()
             if twin.handed:
                 twin.finish([(attempt, SUCCESS) for attempt in twin.handed])
             while twin.flying:
@@ -273,6 +288,14 @@ class EngineMachine(RuleBasedStateMachine):
             if before == after and not (twin.handed or twin.flying or twin.commits):
                 break
         self._check_the_end()
+
+    def _die_once_more(self) -> None:
+        twin = self.twin
+        self.deaths += 1
+        deadly = sum(record.deadly for log in twin.logs.values() for record in log.records.values())
+        assert self.deaths <= 5 * deadly, f"deaths: {self.deaths} for {deadly} records that kill"
+        twin.boot()
+        twin.assign(PLACES)
 
     def _check_the_end(self) -> None:
         twin = self.twin

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from kworker.core import actions as do
 from kworker.core import events as on
 from kworker.core.deadletter import CUT
 from kworker.core.forward import Forward
+from kworker.core.mark import Mark
 from kworker.core.metadata import encode
 from kworker.task import Outcome, Postponed, Reason, Refused, Success, TopicPartition
 from property.engine_account import MOST_RECORDS, Account
 from property.engine_world import ATTEMPTS, Attempt, Epoch, Stored, decoded, wait_of
 
 PUBLICATION_TRIES = 5  # refused so often, what a task published is given up, and its record set aside
+Marking = Literal["told", "untold", "refused"]
 LAST = {"Failed": Reason.EXHAUSTED, "TimedOut": Reason.TIMED_OUT, "Crashed": Reason.CRASHED}
 
 
 class Twin(Account):
     """An account that events happen to."""
 
-    def assign(self, places: Iterable[TopicPartition], start: int | None = None) -> None:
-        """The group gives us these; `start` is where a group without a committed offset begins."""
+    def assign(self, places: Iterable[TopicPartition], start: int | None = None, marking: Marking = "told") -> None:
+        """The group gives us these; `start` is where a group without a committed offset begins.
+
+        marking: what comes of the commit that says that our life begins.
+        """
         given = []
         for place in places:
             stored = self.stored.get(place)
@@ -29,11 +35,23 @@ class Twin(Account):
             restored = stored.finished if stored else frozenset()
             if place in self.owned:
                 self._fence(self.owned[place])
-            known = (begin, restored) if stored else None
-            self.owned[place] = Epoch(self.logs[place], begin, restored, known, self.alphabet is not None)
-            self.owned[place].leaving = self.stopping
+            before = stored.mark if stored else Mark()
+            if before.alone is not None:
+                self.charges[place, before.alone] += 1
+            end = self.logs[place].end if before.lives else None
+            mark = before.begun(begin, end)
+            if self.alphabet is not None and marking != "refused":
+                bounds = [bound for one in sorted(restored) for bound in (one, one + 1)]
+                metadata, _ = encode(begin, bounds, self.alphabet, mark.packed())
+                self.stored[place] = Stored(begin, metadata, restored)
+            told = self.alphabet is not None and marking == "told"
+            known = (begin, restored) if stored or told else None
+            epoch = self.owned[place] = Epoch(self.logs[place], begin, restored, known, self.alphabet is not None)
+            epoch.leaving, epoch.lives = self.stopping, mark.lives
+            committed = begin if known is not None else None
+            marked = told or self.alphabet is None
             given.append(
-                on.Assignment(place, begin, stored.offset if stored else None, stored.metadata if stored else "")
+                on.Assignment(place, begin, committed, stored.metadata if stored else "", end=end, marked=marked)
             )
             if stored is None:
                 self.effects |= {(place, offset) for offset in range(begin)}  # the group chose not to read these
@@ -53,6 +71,12 @@ class Twin(Account):
             bounds = [bound for one in sorted(done) for bound in (one, one + 1)]
             metadata, _ = encode(offset, bounds, self.alphabet)
         self.stored[place] = Stored(offset, metadata, decoded(metadata, offset, log))
+        self.forgive(place)
+
+    def forgive(self, place: TopicPartition) -> None:
+        """What is stored of this partition's owners is gone."""
+        for one in [one for one in self.charges if one[0] == place]:
+            del self.charges[one]
 
     def poll(self, wanted: Iterable[tuple[TopicPartition, int]]) -> None:
         """Deliver up to so many records of each of these partitions, within the room there is."""
@@ -68,8 +92,11 @@ class Twin(Account):
                 epoch.position = offset + 1
                 room -= 1
                 records.append(record)
-                if epoch.deliver(record) and record.bad is not None:
-                    self._letters[epoch, offset] = record.bad
+                if epoch.deliver(record, self.charges[place, offset]):
+                    if record.bad is not None:
+                        self._letters[epoch, offset] = record.bad
+                    elif offset in epoch.condemned:
+                        self._letters[epoch, offset] = Reason.CRASHED
         if records:
             self.send(on.Polled(list(records), self.at))
 

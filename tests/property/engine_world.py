@@ -13,7 +13,8 @@ from tenacity import wait_fixed
 from kit.memory import MemoryRecord
 from kworker.core.entry import Entry
 from kworker.core.forward import Forward
-from kworker.core.metadata import decode
+from kworker.core.mark import Mark, unpacked
+from kworker.core.metadata import decode, read
 from kworker.core.ready import Order
 from kworker.core.retry import RetryPolicy
 from kworker.core.route import Route
@@ -30,13 +31,18 @@ EXECUTORS = {"plain": "thread", "rare": "thread", "light": "coroutine", "shy": "
 ATTEMPTS = {"plain": 3, "rare": 2, "light": 8, "shy": 3}
 FIXED_WAIT = {"rare": 7.0}
 JITTER = 0.5
+MOST_DEATHS = 3
 WALL = 1_764_000_000.0  # seconds since the epoch when engine time was 0
+
+DEADLY = "deadly"
+"""A record of the task `plain` that ends the process as soon as it runs."""
 
 KINDS: dict[str, tuple[Headers, Reason | None]] = {
     "plain": ([("ce_type", b"plain"), ("ce_id", b"1")], None),
     "rare": ([("task", b"rare")], None),
     "light": ([("ce_type", b"light")], None),
     "shy": ([("task", b"shy"), ("kworker-attempt", b"99"), ("kworker-origin", b"elsewhere/0/0")], None),
+    DEADLY: ([("ce_type", b"plain")], None),
     "anonymous": ([], Reason.UNROUTABLE),  # where the topic has no default task
     "unknown": ([("ce_type", b"../plain")], Reason.UNROUTABLE),
     "late": ([("ce_type", b"plain"), ("ce_deadline", b"year 287168")], Reason.UNDECODABLE),
@@ -69,13 +75,14 @@ def wait_of(name: str, outcome: Outcome, attempt: int) -> float:
 class LogRecord(MemoryRecord):
     """A record with what should become of it: `task` is the name it runs as, `bad` why it cannot."""
 
-    __slots__ = ("bad", "task")
+    __slots__ = ("bad", "deadly", "task")
 
     def __init__(self, place: TopicPartition, offset: int, kind: str, key: bytes | None, size: int) -> None:
         headers, bad = KINDS[kind]
         super().__init__(offset, headers, key, b"x" * size, place.partition, place.topic)
         default = DEFAULT_TASK[place.topic]
-        self.task: str | None = kind if kind in EXECUTORS else None
+        self.deadly = kind == DEADLY
+        self.task: str | None = "plain" if self.deadly else kind if kind in EXECUTORS else None
         self.bad: Reason | None = bad
         if kind == "anonymous" and default is not None:
             self.task, self.bad = default, None
@@ -111,6 +118,12 @@ class Stored:
     metadata: str
     finished: frozenset[int]
 
+    @property
+    def mark(self) -> Mark:
+        """What the metadata says of the owners."""
+        found = read(self.metadata, self.offset)
+        return unpacked(found[1]) if found else Mark()
+
 
 @dataclass(eq=False)
 class Attempt:
@@ -121,6 +134,11 @@ class Attempt:
     executor: str
     epoch: Epoch
     begun: bool = False
+
+    @property
+    def deadly(self) -> bool:
+        """Whether it ends the process when it begins."""
+        return self.epoch.log.records[self.entry.task.offset].deadly
 
 
 @dataclass(eq=False)
@@ -143,6 +161,9 @@ class Epoch:
     failing: set[Forward] = field(default_factory=set)
     leaving: bool = False
     fenced: bool = False
+    lives: int = 0  # of owners, with this one, as its mark counts them
+    named: int | None = None  # the record that the group believes to run alone, by a commit of this epoch
+    condemned: set[int] = field(default_factory=set)  # killed its owners too often
 
     def __post_init__(self) -> None:
         self.next = self.position = self.start
@@ -181,8 +202,8 @@ class Epoch:
         """Something runs, or waits for the broker; what the broker refused last time is not waited for."""
         return bool(self.running) or any(forwards - self.failing for forwards in self.forwards.values())
 
-    def deliver(self, record: LogRecord) -> bool:
-        """A record reaches the engine; True if it is new and to be worked."""
+    def deliver(self, record: LogRecord, deaths: int) -> bool:
+        """A record reaches the engine; True if it is new and to be worked. deaths: of owners while it ran alone."""
         offset = record.offset()
         if self.leaving or offset < self.next:
             return False
@@ -191,7 +212,9 @@ class Epoch:
             self.finished.add(offset)
             return False
         self.open[offset] = record
-        self.attempts[offset] = 1
+        self.attempts[offset] = 1 + deaths
+        if record.bad is None and deaths >= MOST_DEATHS:
+            self.condemned.add(offset)
         return True
 
     def finish(self, offset: int) -> None:
@@ -206,7 +229,7 @@ class Epoch:
         found = []
         for offset in sorted(self.open):
             record = self.open[offset]
-            if record.task is None or record.bad is not None:
+            if record.task is None or record.bad is not None or offset in self.condemned:
                 continue
             lane = record.lane(order)
             if lane is not None:

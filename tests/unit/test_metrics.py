@@ -151,7 +151,7 @@ def test_histogram_buckets_include_their_bound_and_add_up() -> None:
     histogram = Histogram((0.1, 1.0, 10.0))
     histogram.observe(0.1)
     histogram.observe_many([0.5, 1.0, 10.0, 11.0, 0.0])
-    assert histogram.cumulated() == [("0.1", 2), ("1.0", 4), ("10.0", 5), ("+Inf", 6)]
+    assert histogram.values()[:-1] == [2, 2, 1, 1]
     assert histogram.sum == pytest.approx(22.6)
 
 
@@ -159,7 +159,7 @@ def test_histogram_buckets_include_their_bound_and_add_up() -> None:
 def test_an_impossible_observation_counts_as_zero(value: float) -> None:
     histogram = Histogram((0.1,))
     histogram.observe(value)
-    assert histogram.cumulated() == [("0.1", 1), ("+Inf", 1)]
+    assert histogram.values()[:-1] == [1, 0]
     assert histogram.sum == 0
 
 
@@ -167,7 +167,7 @@ def test_an_impossible_observation_counts_as_zero(value: float) -> None:
 def test_an_endless_observation_leaves_the_sum_finite(value: float) -> None:
     histogram = Histogram((0.1,))
     histogram.observe(value)
-    assert histogram.cumulated() == [("0.1", 0), ("+Inf", 1)]
+    assert histogram.values()[:-1] == [0, 1]
     assert histogram.sum == 10 * 366 * 86400
 
 
@@ -315,9 +315,9 @@ def test_series_added_while_a_page_is_made_do_not_break_it(
     class GrowingHistogram(Histogram):
         __slots__ = ()
 
-        def cumulated(self) -> list[tuple[str, int]]:
+        def values(self) -> list[float]:
             grow("histogram")
-            return super().cumulated()
+            return super().values()
 
     class GrowingFloat(float):
         def __float__(self) -> float:

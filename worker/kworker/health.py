@@ -51,6 +51,7 @@ class Liveness:
     def __init__(self) -> None:
         self._limits: dict[str, float] = {}
         self._beats: dict[str, float] = {}
+        self._since = 0.0
 
     def expect(self, name: str, limit: float, now: float | None = None) -> None:
         """Expect a beat of `name` at least every `limit` seconds, from `now` on, or else from its first beat on."""
@@ -62,11 +63,15 @@ class Liveness:
         """`name` moved."""
         self._beats[name] = now
 
+    def renew(self, now: float) -> None:
+        """This process was frozen: silence counts from now on."""
+        self._since = now
+
     def checks(self, now: float) -> dict[str, str]:
         """The reason against each expected heartbeat, '' for one that is in time."""
         found = {}
         for name, limit in self._limits.copy().items():
-            silence = now - self._beats.get(name, now)
+            silence = now - max(self._beats.get(name, now), self._since)
             found[name] = f"{name}: did not move for {silence:.1f} s (limit {limit:g} s)" if silence > limit else ""
         return found
 

@@ -23,11 +23,14 @@ from kworker.core.forward import Forward
 from kworker.core.partition import Partition
 from kworker.executors.base import Executor
 from kworker.executors.processes import ProcessExecutor
+from kworker.executors.threads import LostSlot, ThreadExecutor
 from kworker.health import Liveness
 from kworker.kafka.consumer import Intake
+from kworker.kafka.producer import ForwardProducer
 from kworker.logs import Repeated
 from kworker.mailbox import Report
 from kworker.metrics import Metrics
+from kworker.report import Report
 from kworker.task import SUCCESS, Outcome, Postponed, Success, TopicPartition
 from kworker.version import __version__
 
@@ -37,8 +40,8 @@ _outcomes.addFilter(Repeated(1.0))  # a storm of failures is one line a second f
 logging.getLogger("kworker.client").addFilter(Repeated(10.0))  # a broker that is gone is reported hundreds of times
 
 _SHOWN = 300
-_LOOP_LIMIT = 30.0
 _INTAKE_LIMIT = 100.0  # resolving start positions may take a minute when the broker is slow to answer
+_OTHERS_LIMIT = 60.0  # the producer's thread, and those of executors
 _COMMIT_FAILURES = 30
 _COMMIT_ANSWER = 600.0  # long: a restart does not bring a broker back that is gone, and the client goes on by itself
 
@@ -47,14 +50,20 @@ class Instruments:
     """Made once for a worker; `observe` is called by the loop, everything else by the admin server."""
 
     def __init__(
-        self, config: Config, engine: Engine, intake: Intake, executors: Mapping[str, Executor], dropped_lines: Any
+        self,
+        config: Config,
+        engine: Engine,
+        intake: Intake,
+        producer: ForwardProducer,
+        executors: Mapping[str, Executor],
+        dropped_lines: Any,
     ) -> None:
         self._config = config
         self._engine = engine
         self._intake = intake
+        self._producer = producer
         self._executors = executors
         self._wall = time.time() - time.monotonic()
-        self.started = False
         self.stopping = False
         self.liveness = Liveness()
         self.metrics = Metrics(engine.routes, [topic for topic in config.topics if not topic.startswith("^")])
@@ -121,24 +130,43 @@ class Instruments:
         _log.warning("what may have killed the last owners is done: full speed", extra=found.topic_partition._asdict())
 
     def expect_life(self, now: float) -> None:
-        """From now on the loop and the intake must be seen to move."""
-        self.started = True
-        self.liveness.expect("loop", _LOOP_LIMIT, now)
+        """From now on all of it must be seen to move."""
+        self.liveness.expect("loop", stall_limit(self._config), now)
         self.liveness.expect("intake", _INTAKE_LIMIT + self._config.revoke_timeout, now)
+        for name in ("producer", *map(_executor, self._executors)):
+            self.liveness.expect(name, _OTHERS_LIMIT, now)
 
     # -- health -------------------------------------------------------------------------------------------------
 
-    def live(self) -> list[str]:
-        """Why the process should be restarted; empty when it should not."""
-        self.liveness.beat("intake", self._intake.last_poll)
-        reasons = self.liveness.stale(time.monotonic())
-        for partition in self._partitions():
-            if partition.refused >= _COMMIT_FAILURES:
-                reasons.append(f"commits: {partition.refused} of {partition.topic_partition} failed in a row")
-        since = self._engine.commits.unanswered_since
-        if since is not None and time.monotonic() - since > _COMMIT_ANSWER:
-            reasons.append(f"commits: no answer for {_COMMIT_ANSWER:.0f} s")
-        return reasons
+    def live(self) -> dict[str, str]:
+        """By what must move: why the process should be restarted, or '' when it should not."""
+        now, beat, commits = time.monotonic(), self.liveness.beat, self._engine.commits
+        beat("intake", self._intake.last_poll)
+        beat("producer", self._producer.last_poll)
+        for kind, executor in self._executors.items():
+            beat(_executor(kind), executor.moved(now))
+        checks = self.liveness.checks(now)
+        checks["commits"], since = "", commits.unanswered_since
+        if commits.failures >= _COMMIT_FAILURES * max(1, len(self._engine.partitions)):
+            checks["commits"] = f"commits: {commits.failures} failed in a row"
+        elif since is not None and now - since > _COMMIT_ANSWER:
+            checks["commits"] = f"commits: no answer for {_COMMIT_ANSWER:.0f} s"
+        return checks
+
+    def faults(self) -> list[str]:
+        """The reasons in `live`."""
+        return [reason for reason in self.live().values() if reason]
+
+    def report(self) -> Report:
+        """All there is to tell, at once."""
+        return Report(self.ready(), self.faults(), self.status(), self.metrics.snapshot())
+
+    def summary(self) -> str:
+        """One line, for a service manager."""
+        return (
+            f"{'stopping' if self.stopping else 'group ' + self._config.group}: "
+            f"{len(self._engine.partitions)} partitions, {self._engine.pressure.unfinished} tasks in flight"
+        )
 
     def ready(self) -> list[str]:
         """Why the worker is not ready for work; empty when it is."""
@@ -188,7 +216,7 @@ class Instruments:
             "bootstrap": self._config.bootstrap,
             "order": self._config.order,
             "pid": os.getpid(),
-            "live": self.live(),
+            "live": self.faults(),
             "ready": self.ready(),
             "assignment": [self._partition_status(partition) for partition in self._partitions()],
             "slots": {
@@ -196,6 +224,7 @@ class Instruments:
                 for kind, executor in self._executors.items()
             },
             "children": [child for executor in self._with_children() for child in executor.children()],
+            "lost": [_lost_status(one) for executor in self._with_threads() for one in executor.lost_slots(now)],
             "waiting_retries": self._engine.waiting_retries,
             "running": sorted(running, key=lambda item: -float(str(item["seconds"]))),
             "tasks": {name: _task_status(route) for name, route in self._engine.routes.items()},
@@ -282,6 +311,9 @@ class Instruments:
     def _with_children(self) -> list[ProcessExecutor]:
         return [executor for executor in self._executors.values() if isinstance(executor, ProcessExecutor)]
 
+    def _with_threads(self) -> list[ThreadExecutor]:
+        return [executor for executor in self._executors.values() if isinstance(executor, ThreadExecutor)]
+
     def _each(self, read: Any) -> dict[tuple[str, ...], float]:
         values = {}
         for partition in self._partitions():
@@ -306,6 +338,19 @@ class Instruments:
 
 def _labels(name: TopicPartition) -> tuple[str, ...]:
     return (name.topic, str(name.partition))
+
+
+def _executor(kind: str) -> str:
+    return f"{kind} executor"
+
+
+def _lost_status(one: LostSlot) -> dict[str, object]:
+    return {**task_fields(one.entry), "slot": one.slot, "seconds": round(one.seconds, 3), "stack": one.stack}
+
+
+def stall_limit(config: Config) -> float:
+    """Seconds that a worker may stand still: well below what the group allows between two polls."""
+    return min(config.stall_timeout, int(config.kafka.get("max.poll.interval.ms", 300_000)) / 2000)
 
 
 def _task_status(route: Any) -> dict[str, object]:

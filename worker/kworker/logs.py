@@ -15,7 +15,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from logging.handlers import QueueHandler
 from typing import Literal
@@ -35,15 +35,21 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069
 _PLAIN = re.compile(r"[^\s\"'=]+")
 
 
-def start(format: Literal["console", "json"] = "console", level: str = "info", fd: int = 2) -> Callable[[], None]:
+def start(
+    format: Literal["console", "json"] = "console",
+    level: str = "info",
+    fd: int = 2,
+    fields: Mapping[str, object] | None = None,
+) -> Callable[[], None]:
     """Send the logs of this process to the file descriptor `fd`; returns what writes the rest and ends it.
 
-    Raises KworkerError when logs were started already and not stopped.
+    fields: what each line has beside its own. Raises KworkerError when logs were started already and not stopped.
     """
     global _writer
     if _writer is not None:
         raise KworkerError("logs were started already")
     writer = _writer = _Writer(_json() if format == "json" else Console(), fd)
+    writer.handler.fields = fields or {}
     root = logging.getLogger()
     before = (root.handlers, root.level)
     root.handlers = [writer.handler]
@@ -132,6 +138,7 @@ class _Enqueue(QueueHandler):
     """Puts records into the queue, with their arguments filled in; never waits."""
 
     dropped = 0  # changed under the handler's lock only
+    fields: Mapping[str, object] = {}
 
     def prepare(self, record: Entry) -> Entry:
         """Fill in what may change or cannot wait; the traceback stays apart from the message."""
@@ -141,6 +148,7 @@ class _Enqueue(QueueHandler):
         except Exception as error:  # the caller's own mistake, or a plugin's object; the line is still worth having
             record.msg = f"{record.msg} (its arguments cannot be shown: {type(error).__name__})"
         record.args = None
+        vars(record).update(self.fields)
         if record.exc_info:
             record.exc_text = record.exc_text or logging.Formatter().formatException(record.exc_info)
             record.exc_info = None

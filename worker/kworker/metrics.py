@@ -1,7 +1,6 @@
-"""Every metric of kworker in one table, and the plain numbers behind them.
+"""The plain numbers behind the metrics (metric_table.py), how those of several processes add up, and their page.
 
-Owns: the names, labels and help texts that users scrape (a contract: the README lists them), the counters,
-histograms and gauge readers of one worker process, and the page that shows them.
+Owns the counters, histograms and gauge readers of one worker process.
 Promises: counting touches one plain number and no lock; prometheus_client is called only while a page is made, in
 the thread that asks for it. Each `Cell` and `Histogram` has ONE writing thread (two would lose counts); any thread
 may read. A label value is a known name or one of a closed set, else `_unknown`: no message can add a series. A gauge
@@ -14,7 +13,6 @@ import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, product
-from typing import Literal, NamedTuple
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -22,10 +20,10 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.utils import floatToGoString
 
 from kworker.duration import MAXIMUM
+from kworker.metric_table import METRICS, PROCESS_METRICS, MetricSpec
+from kworker.report import Labels, Snapshot
 from kworker.task import Reason
 
-Labels = tuple[str, ...]
-"""The label values of one series, in the order of the table."""
 Reading = float | Mapping[Labels, float]
 """What a reader returns: one number, or one a series."""
 
@@ -51,154 +49,8 @@ _MERGE: dict[str, Callable[[float, float], float]] = {
     "last": lambda one, other: other,
 }
 
-
-class MetricSpec(NamedTuple):
-    """One row of the table. `merge` says how the values of one series add up over several processes."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    labels: Labels
-    help: str
-    unit: str = ""
-    merge: Literal["sum", "max", "min", "last"] = "sum"
-    buckets: tuple[float, ...] = ()
-
-
-_DURATION = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-_WAIT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 28800.0, 86400.0)
-
-_ROWS = (
-    MetricSpec("kworker_tasks_received_total", "counter", ("topic",), "Records read from a topic."),
-    MetricSpec("kworker_tasks_succeeded_total", "counter", ("task",), "Tasks that succeeded."),
-    MetricSpec("kworker_tasks_failed_total", "counter", ("task", "error"), "Attempts that failed, by what failed."),
-    MetricSpec("kworker_tasks_retried_total", "counter", ("task",), "Failed attempts that will be tried again."),
-    MetricSpec(
-        "kworker_tasks_postponed_total", "counter", ("task",), "Runs put off until the schema registry answers again."
-    ),
-    MetricSpec(
-        "kworker_tasks_dead_lettered_total",
-        "counter",
-        ("task", "reason"),
-        "Records set aside as dead letters and acknowledged by the broker.",
-    ),
-    MetricSpec(
-        "kworker_tasks_abandoned_total",
-        "counter",
-        (),
-        "Tasks still running when the budget of a revoke or a stop ended; they run again elsewhere.",
-    ),
-    MetricSpec(
-        "kworker_replies_refused_total",
-        "counter",
-        (),
-        "Messages that asked for their result to go to a topic that is not one of the reply topics.",
-    ),
-    MetricSpec(
-        "kworker_late_results_total",
-        "counter",
-        (),
-        "Results that came after their partition had gone to another worker, and were ignored.",
-    ),
-    MetricSpec(
-        "kworker_task_duration_seconds",
-        "histogram",
-        ("task",),
-        "How long one attempt ran.",
-        unit="seconds",
-        buckets=_DURATION,
-    ),
-    MetricSpec(
-        "kworker_task_wait_seconds",
-        "histogram",
-        ("task",),
-        "From publishing a task to the start of its first attempt.",
-        unit="seconds",
-        buckets=_WAIT,
-    ),
-    MetricSpec("kworker_tasks_in_flight", "gauge", (), "Tasks read and not yet finished."),
-    MetricSpec("kworker_delayed_tasks", "gauge", (), "Tasks that wait for their due time."),
-    MetricSpec("kworker_slots", "gauge", ("executor",), "Slots that can run tasks."),
-    MetricSpec("kworker_slots_busy", "gauge", ("executor",), "Slots that are running a task."),
-    MetricSpec(
-        "kworker_threads_lost_total", "counter", (), "Threads given up because a task hung in them; each was replaced."
-    ),
-    MetricSpec("kworker_children_started_total", "counter", (), "Child processes that were started."),
-    MetricSpec("kworker_children_killed_total", "counter", ("why",), "Child processes that were killed, by why."),
-    MetricSpec(
-        "kworker_consumer_lag",
-        "gauge",
-        ("topic", "partition"),
-        "Log end minus committed offset of an assigned partition.",
-        merge="max",
-    ),
-    MetricSpec(
-        "kworker_committed_offset",
-        "gauge",
-        ("topic", "partition"),
-        "Last committed offset of an assigned partition.",
-        merge="max",
-    ),
-    MetricSpec(
-        "kworker_completion_gap",
-        "gauge",
-        ("topic", "partition"),
-        "Highest finished offset minus committed offset: how far the oldest open task holds the commit back.",
-        merge="max",
-    ),
-    MetricSpec(
-        "kworker_oldest_unfinished_seconds",
-        "gauge",
-        (),
-        "Age of the task that has been unfinished for longest.",
-        unit="seconds",
-        merge="max",
-    ),
-    MetricSpec(
-        "kworker_paused_partitions", "gauge", (), "Assigned partitions from which nothing is taken at the moment."
-    ),
-    MetricSpec("kworker_rebalances_total", "counter", ("event",), "Rebalance events of the consumer group."),
-    MetricSpec("kworker_commits_total", "counter", ("result",), "Offset commits, by result."),
-    MetricSpec(
-        "kworker_metadata_truncated_total",
-        "counter",
-        (),
-        "Commits whose metadata could not hold every finished offset; a crash would run the others again.",
-    ),
-    MetricSpec(
-        "kworker_consume_gaps_total",
-        "counter",
-        (),
-        "Jumps in the received offsets after an error, each followed by a seek back.",
-    ),
-    MetricSpec(
-        "kworker_offset_loss_total", "counter", ("topic",), "Offsets skipped because the log no longer had them."
-    ),
-    MetricSpec(
-        "kworker_forward_failures_total",
-        "counter",
-        ("topic",),
-        "Writes on behalf of a record (dead letter, retry, publication) that failed, by the topic it was read from.",
-    ),
-    MetricSpec(
-        "kworker_last_poll_timestamp_seconds",
-        "gauge",
-        (),
-        "When the consumer was last polled, in seconds since the epoch.",
-        unit="seconds",
-        merge="min",
-    ),
-    MetricSpec("kworker_log_lines_dropped_total", "counter", (), "Log lines dropped to keep the log within its rate."),
-    MetricSpec(
-        "kworker_build_info",
-        "gauge",
-        ("version", "python", "librdkafka"),
-        "Versions of this worker; the value is always 1.",
-        merge="last",
-    ),
-)
-
-METRICS: Mapping[str, MetricSpec] = {row.name: row for row in _ROWS}
-"""The table, by name."""
+_SHOWN: Mapping[str, MetricSpec] = METRICS | {row.name: row for row in PROCESS_METRICS}
+_PROCESS = ProcessCollector(registry=None)
 
 
 class Cell:
@@ -234,10 +86,9 @@ class Histogram:
         for value in values:
             observe(value)
 
-    def cumulated(self) -> list[tuple[str, int]]:
-        """(upper bound, observations up to it) of every bucket, as Prometheus wants them."""
-        bounds = (*map(floatToGoString, self._bounds), "+Inf")
-        return list(zip(bounds, accumulate(self._counts.copy()), strict=True))
+    def values(self) -> list[float]:
+        """How many in each bucket, then the sum: as a Snapshot holds it."""
+        return [*map(float, self._counts.copy()), self.sum]
 
 
 class Metrics:
@@ -251,11 +102,12 @@ class Metrics:
         self._known: dict[str, dict[str, None]] = {label: dict.fromkeys(values) for label, values in _CLOSED.items()}
         self._known["task"] = dict.fromkeys((*tasks, UNKNOWN))
         self._known["topic"] = dict.fromkeys((*topics, UNKNOWN))
-        self._cells: dict[str, dict[Labels, Cell]] = {s.name: {} for s in _ROWS if s.kind == "counter"}
-        self._histograms: dict[str, dict[Labels, Histogram]] = {s.name: {} for s in _ROWS if s.kind == "histogram"}
+        self._cells: dict[str, dict[Labels, Cell]] = {s.name: {} for s in METRICS.values() if s.kind == "counter"}
+        self._histograms: dict[str, dict[Labels, Histogram]] = {
+            s.name: {} for s in METRICS.values() if s.kind == "histogram"
+        }
         self._readers: dict[str, Callable[[], Reading]] = {}
         self._complained: set[str] = set()
-        self._process = ProcessCollector(registry=None)
         for name in self._cells:
             self._start_at_zero(METRICS[name], self._known)
 
@@ -291,46 +143,33 @@ class Metrics:
         self._readers[_spec(name, "counter").name] = read
 
     def page(self, accept: str) -> tuple[bytes, str]:
-        """The page and its content type, for an HTTP Accept header: Prometheus text unless OpenMetrics is accepted."""
-        # Decided here: the library's own chooser copies the header's version into the answer, CR and LF included.
-        if "application/openmetrics-text" in accept:
-            body: bytes = openmetrics.generate_latest(self)  # type: ignore[no-untyped-call]  # untyped in the library
-            return body, openmetrics.CONTENT_TYPE_LATEST
-        return generate_latest(self), CONTENT_TYPE_PLAIN_0_0_4
+        """The page for an HTTP Accept header: see `page`."""
+        return page(self.snapshot(), accept)
 
-    def collect(self) -> Iterator[Metric]:
-        """Every metric that has something to show, then the process's own (prometheus_client's Collector protocol)."""
-        for spec in _ROWS:
-            if spec.kind == "histogram":
-                yield self._histogram_family(spec)
-            elif (values := self._values(spec)) is not None:
-                kind = CounterMetricFamily if spec.kind == "counter" else GaugeMetricFamily
-                family = kind(spec.name, spec.help, labels=spec.labels, unit=spec.unit)
-                for labels, value in values.items():
-                    family.add_metric(labels, value)
-                yield family
-        yield from self._process.collect()
-
-    def _histogram_family(self, spec: MetricSpec) -> Metric:
-        family = HistogramMetricFamily(spec.name, spec.help, labels=spec.labels, unit=spec.unit)
+    def snapshot(self) -> Snapshot:
+        """Every metric that has something to show, then the process's own."""
         # copy(): one step under the GIL, so a series may be added by its writer meanwhile; also below.
-        for labels, histogram in self._histograms[spec.name].copy().items():
-            family.add_metric(labels, histogram.cumulated(), histogram.sum)
-        return family
+        histograms = {
+            name: {labels: histogram.values() for labels, histogram in series.copy().items()}
+            for name, series in self._histograms.items()
+        }
+        found = {spec.name: histograms.get(spec.name) or self._values(spec) for spec in METRICS.values()}
+        return {name: values for name, values in found.items() if values is not None} | process_snapshot()
 
-    def _values(self, spec: MetricSpec) -> dict[Labels, float] | None:
+    def _values(self, spec: MetricSpec) -> dict[Labels, list[float]] | None:
         cells = self._cells.get(spec.name, {})
         values: dict[Labels, float] = {labels: cell.n for labels, cell in cells.copy().items()}
         read = self._readers.get(spec.name)
-        if read is None:
-            return values if spec.kind == "counter" else None
+        if read is None and spec.kind != "counter":
+            return {} if spec.kind == "histogram" else None
         try:
-            return values | self._merged(spec, read())
+            values |= self._merged(spec, read()) if read is not None else {}
         except Exception:
             if spec.name not in self._complained:
                 self._complained.add(spec.name)
                 _log.warning("metric %s is left out of the page: it cannot be read", spec.name, exc_info=True)
             return None
+        return {labels: [value] for labels, value in values.items()}
 
     def _merged(self, spec: MetricSpec, reading: Reading) -> dict[Labels, float]:
         merge = _MERGE[spec.merge]
@@ -352,6 +191,64 @@ class Metrics:
         cells = self._cells[spec.name]
         for labels in product(*(known[label] for label in spec.labels)):
             cells.setdefault(labels, Cell())
+
+
+def process_snapshot() -> Snapshot:
+    """What prometheus_client tells of this process."""
+    samples = [sample for family in _PROCESS.collect() for sample in family.samples]
+    return {sample.name: {(): [float(sample.value)]} for sample in samples if sample.name in _SHOWN}
+
+
+def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
+    """The values of several processes as those of one, by the rules of the table: `last` is that of the last one."""
+    merged: Snapshot = {}
+    for snapshot in snapshots:
+        for name, series in snapshot.items():
+            rule, found = _MERGE[_SHOWN[name].merge], merged.setdefault(name, {})
+            for labels, values in series.items():
+                known = found.get(labels)
+                found[labels] = [*map(rule, known, values)] if known is not None else values
+    return merged
+
+
+def lasting(snapshot: Snapshot) -> Snapshot:
+    """What stays true when the process is gone: what it counted."""
+    return {name: series for name, series in snapshot.items() if _SHOWN[name].kind != "gauge"}
+
+
+def page(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
+    """The page and its content type, for an HTTP Accept header: Prometheus text unless OpenMetrics is accepted."""
+    # Decided here: the library's own chooser copies the header's version into the answer, CR and LF included.
+    if "application/openmetrics-text" in accept:
+        body: bytes = openmetrics.generate_latest(_Families(snapshot))  # type: ignore[no-untyped-call]  # untyped there
+        return body, openmetrics.CONTENT_TYPE_LATEST
+    return generate_latest(_Families(snapshot)), CONTENT_TYPE_PLAIN_0_0_4
+
+
+class _Families:
+    """A snapshot as prometheus_client takes it (its Collector protocol)."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        for name, spec in _SHOWN.items():
+            if name in self._snapshot:
+                yield _family(spec, self._snapshot[name])
+
+
+def _family(spec: MetricSpec, series: Mapping[Labels, Sequence[float]]) -> Metric:
+    if spec.kind == "histogram":
+        family = HistogramMetricFamily(spec.name, spec.help, labels=spec.labels, unit=spec.unit)
+        bounds = (*map(floatToGoString, spec.buckets), "+Inf")
+        for labels, (*counts, total) in series.items():
+            family.add_metric(labels, list(zip(bounds, accumulate(map(int, counts)), strict=True)), total)
+        return family
+    kind = CounterMetricFamily if spec.kind == "counter" else GaugeMetricFamily
+    plain = kind(spec.name, spec.help, labels=spec.labels, unit=spec.unit)
+    for labels, (value,) in series.items():
+        plain.add_metric(labels, value)
+    return plain
 
 
 def _spec(name: str, kind: str) -> MetricSpec:

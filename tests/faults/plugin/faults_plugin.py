@@ -160,6 +160,14 @@ def die(how: str, marker: str, *, ctx: Context) -> None:
     ENDS[how]()
 
 
+@task("kill")
+def kill(how: str, seconds: float = 0.0, *, ctx: Context) -> None:
+    """Ends the whole process after so many seconds, each time."""
+    note("kill", ctx.attempt, how)
+    time.sleep(seconds)
+    ENDS[how]()
+
+
 @task("big.failure", max_attempts=1)
 def big_failure(payload: bytes) -> None:
     raise ValueError(random.Random(1).randbytes(100_000).hex())  # it cannot be compressed away

@@ -23,10 +23,10 @@ from kworker.codecs.arguments import Signature
 from kworker.codecs.arguments_schema import avro_schema
 from kworker.codecs.avro import AVRO
 from kworker.codecs.parameters import schema_of_object
-from kworker.config import DEAD_LETTER_SUFFIX, Config
+from kworker.config import Config
 from kworker.plugin import TaskSpec
 from kworker.registry import LoadedTask, PluginInfo
-from kworker.task import Reason
+from kworker.task import DEAD_LETTER_SUFFIX, Reason
 from kworker.version import __version__
 
 Json = dict[str, Any]

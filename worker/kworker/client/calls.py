@@ -16,11 +16,11 @@ from msgspec.structs import replace
 from kworker.client.message import Composed, Message, Published, compose
 from kworker.codecs.json import check, refusal
 from kworker.codecs.limits import Limits
-from kworker.config import DEAD_LETTER_SUFFIX
 from kworker.core.reply import LONGEST_ID, Answer, Awaited, Returned
 from kworker.duration import seconds
 from kworker.errors import CallError, CallTimeout, DecodeError, TaskFailed
 from kworker.kafka.sender import Sender
+from kworker.task import DEAD_LETTER_SUFFIX
 
 if TYPE_CHECKING:
     from kworker.kafka.replies import Replies

@@ -9,8 +9,8 @@ config.py       the Config, what follows from it, and how it is shown without it
 
 from __future__ import annotations
 
-from kworker.config.config import DEAD_LETTER_SUFFIX, Config, TopicSettings
+from kworker.config.config import Config, TopicSettings
 from kworker.config.load import find
 from kworker.config.schema_registry import SchemaRegistrySettings
 
-__all__ = ["DEAD_LETTER_SUFFIX", "Config", "SchemaRegistrySettings", "TopicSettings", "find"]
+__all__ = ["Config", "SchemaRegistrySettings", "TopicSettings", "find"]

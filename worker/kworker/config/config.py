@@ -11,12 +11,10 @@ from typing import Any, Literal
 
 from kworker.config.schema_registry import SchemaRegistrySettings
 from kworker.errors import ConfigError
+from kworker.task import DEAD_LETTER_SUFFIX
 
 Vet = Callable[[Mapping[str, str]], Mapping[str, str]]
 """What is wrong with properties of the Kafka client: property (or '' for several together) -> what, and what to do."""
-
-DEAD_LETTER_SUFFIX = ".dlq"
-"""A topic's dead letters go to `<topic>.dlq` unless the configuration names another topic."""
 
 MASK = "********"
 
@@ -43,7 +41,8 @@ class Config:
     max_in_memory_bytes: limits of the records that are not finished. lost_slots: hung threads after which the worker
     ends. child_tasks, child_resident: what a child process is replaced after: tasks, 0 is never; bytes of resident
     memory. child_memory, child_cpu, child_files: what the kernel lets it have: bytes of address space, seconds of
-    processor time for one task, open files. kafka: librdkafka properties. tasks: options of @task to override, by task
+    processor time for one task, open files. stall_timeout: after so much silence of its loop, or while something
+    holds the GIL, a worker is ended. kafka: librdkafka properties. tasks: options of @task to override, by task
     name. plugin_settings: tables by entry-point name. file: the kworker.toml that was read. notes: what is worth a line
     in the log at start.
     """
@@ -71,6 +70,9 @@ class Config:
     child_memory: int | None = None
     child_cpu: float | None = None
     child_files: int | None = None
+    workers: int = 1
+    setup_timeout: float = 300.0
+    stall_timeout: float = 30.0
     create_topics: bool = True
     reply_topics: tuple[str, ...] = ()
     schema_registry: SchemaRegistrySettings | None = None

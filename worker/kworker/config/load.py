@@ -8,11 +8,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kworker.config.config import DEAD_LETTER_SUFFIX, Config, TopicSettings, Vet
+from kworker.config.config import Config, TopicSettings, Vet
 from kworker.config.options import LONGEST_TOPIC, OPTIONS, TASK_OPTIONS, TOPIC_OPTIONS, Option, Reader
 from kworker.config.properties import PREFIX, properties, service_link
 from kworker.config.schema_registry import PREFIX as REGISTRY_PREFIX
 from kworker.config.schema_registry import settings as registry_settings
+from kworker.task import DEAD_LETTER_SUFFIX
 
 FILE = "kworker.toml"
 """Read from the working directory when no other file is named."""

@@ -197,6 +197,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("child_memory", size, "SIZE", "Address space of a child process: a task that wants more gets MemoryError."),
     Option("child_cpu", duration("1s", "366d"), "DURATION", "Processor time of one task in a child process."),
     Option("child_files", whole(16, 1 << 30), "N", "Open files of a child process."),
+    Option("workers", whole(1, 1024), "N", "Worker processes, under a supervisor when there are two or more."),
+    Option("setup_timeout", duration("1s", "1d"), "DURATION", "How long plugins may take to be loaded and set up."),
+    Option("stall_timeout", duration("1s", "1h"), "DURATION", "How long a worker may stand still before it is ended."),
     Option("create_topics", boolean, "BOOL", "Create missing dead-letter topics."),
     Option(
         "reply_topic",

@@ -101,6 +101,9 @@ class Executor(Protocol):
     def watch(self, now: float) -> None:
         """Enforce deadlines; called by the loop several times a second."""
 
+    def moved(self, now: float) -> float:
+        """When it could last serve, in monotonic seconds up to `now`: its heartbeat; safe from any thread."""
+
     def running(self) -> list[Running]:
         """What runs now; safe from any thread."""
 

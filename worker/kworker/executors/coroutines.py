@@ -121,6 +121,10 @@ class CoroutineExecutor:
         if self._loops:
             self._look_after(self._loops[-1], now)
 
+    def moved(self, now: float) -> float:
+        """Now: a loop that does not answer is replaced here."""
+        return now
+
     def running(self) -> list[Running]:
         """What runs now."""
         return [Running(attempt.entry, attempt.slot, attempt.since) for attempt in self._attempts()]

@@ -82,6 +82,7 @@ class ProcessExecutor:
         self._stopped = False
         self._kill_at = math.inf
         self._asleep = self._woken = False
+        self._moved = 0.0
         self._selector = DefaultSelector()
         self._waker, self._alarm = os.pipe()
         self._thread: threading.Thread | None = None
@@ -120,9 +121,14 @@ class ProcessExecutor:
         self._command(partial(self._cancel, list(partitions)))
 
     def watch(self, now: float) -> None:
-        """Raise what ended the executor's own thread, which is what watches the deadlines."""
+        """Raise what ended the executor's own thread, which is what watches the deadlines, and have it move."""
         if self._failure is not None:
             raise self._failure
+        self._wake()
+
+    def moved(self, now: float) -> float:
+        """When its own thread last moved."""
+        return self._moved or now
 
     def running(self) -> list[Running]:
         """What runs now."""
@@ -195,6 +201,7 @@ class ProcessExecutor:
         return None if quiet and len(self._children) == self.slots and not self._stopped else _TICK
 
     def _step(self, now: float) -> None:
+        self._moved = now
         self._woken = self._asleep = False
         while self._commands:
             self._commands.popleft()()

@@ -16,6 +16,8 @@ import threading
 import time
 import traceback
 from collections.abc import Collection, Mapping, Sequence
+from types import FrameType
+from typing import NamedTuple
 
 from kworker.core.entry import Entry
 from kworker.core.partition import Partition
@@ -42,6 +44,15 @@ class _Slot:
         self.thread: threading.Thread | None = None
 
 
+class LostSlot(NamedTuple):
+    """A thread whose task did not end: how long it runs, in seconds, and where it is now."""
+
+    entry: Entry
+    slot: str
+    seconds: float
+    stack: str
+
+
 class ThreadExecutor:
     """See the module. `slots`: how many threads; they are started as they are needed."""
 
@@ -56,6 +67,9 @@ class ThreadExecutor:
         self._publish = publish
         self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._slots: list[_Slot] = []
+        self._given_up: list[tuple[_Slot, Attempt]] = []
+        self._short = False
+        self._starved: float | None = None
         self._names = itertools.count(1)
 
     def start(self) -> None:
@@ -104,6 +118,16 @@ class ThreadExecutor:
                 self._give_up(slot, attempt, now, timeout)
         self._add_slots()  # a slot that had just taken its next entry looked idle to `submit`
 
+    def moved(self, now: float) -> float:
+        """Now, or since when there is work and no thread to be had for it."""
+        return self._starved if self._starved is not None else now
+
+    def lost_slots(self, now: float) -> list[LostSlot]:
+        """What was given up and has not ended since: where it is now."""
+        frames = sys._current_frames()
+        lost = [(slot, attempt, _stack(slot, frames)) for slot, attempt in self._given_up]
+        return [LostSlot(attempt.entry, slot.name, now - attempt.since, stack) for slot, attempt, stack in lost if stack]
+
     def running(self) -> list[Running]:
         """What runs now."""
         attempts = [(slot.name, slot.attempt) for slot in list(self._slots)]
@@ -112,13 +136,8 @@ class ThreadExecutor:
     def stacks(self) -> dict[str, str]:
         """The stack of each busy slot, by its name."""
         frames = sys._current_frames()
-        stacks = {}
-        for slot in list(self._slots):
-            thread = slot.thread
-            frame = frames.get(thread.ident) if thread is not None and thread.ident is not None else None
-            if slot.attempt is not None and frame is not None:
-                stacks[slot.name] = "".join(traceback.format_stack(frame)[_OWN_FRAMES:])
-        return stacks
+        stacks = {slot.name: _stack(slot, frames) for slot in list(self._slots) if slot.attempt is not None}
+        return {name: stack for name, stack in stacks.items() if stack}
 
     def stop(self) -> None:
         """End idle slots; their threads are daemons, so one that hangs does not keep the process."""
@@ -132,13 +151,25 @@ class ThreadExecutor:
         if len(self._slots) < self.slots:
             idle = sum(slot.attempt is None for slot in self._slots)
             for _ in range(min(self._queue.qsize() - idle, self.slots - len(self._slots))):
-                self._add_slot()
+                if not self._add_slot():
+                    break
 
-    def _add_slot(self) -> None:
+    def _add_slot(self) -> bool:
+        """Whether there is a thread for one more slot; `watch` tries again."""
         slot = _Slot(f"thread-{next(self._names)}")
         slot.thread = threading.Thread(target=self._serve, args=(slot,), name=f"kworker-{slot.name}", daemon=True)
+        try:
+            slot.thread.start()
+        except RuntimeError as error:
+            if not self._short:
+                log.warning("no thread for one more slot, trying on: %s", error, extra={"slots": len(self._slots)})
+            self._short = True
+            if self._starved is None and not self._slots:
+                self._starved = time.monotonic()
+            return False
+        self._short, self._starved = False, None
         self._slots.append(slot)
-        slot.thread.start()
+        return True
 
     def _give_up(self, slot: _Slot, attempt: Attempt, now: float, timeout: float) -> None:
         stack = self.stacks().get(slot.name, "")
@@ -146,6 +177,8 @@ class ThreadExecutor:
             return  # it has just ended
         self.lost += 1
         self._slots.remove(slot)
+        living = [one for one in self._given_up if one[0].thread is not None and one[0].thread.is_alive()]
+        self._given_up = [*living, (slot, attempt)]
         self._add_slot()
         task = attempt.entry.task
         log.error(
@@ -175,3 +208,9 @@ class ThreadExecutor:
             slot.attempt = None
             report((entry, attempt.run, outcome, since, ended))
             del entry, attempt, outcome  # an idle slot keeps nothing of its last task
+
+
+def _stack(slot: _Slot, frames: Mapping[int, FrameType]) -> str:
+    thread = slot.thread
+    frame = frames.get(thread.ident) if thread is not None and thread.ident is not None else None
+    return "".join(traceback.format_stack(frame)[_OWN_FRAMES:]) if frame is not None else ""

@@ -1,6 +1,8 @@
 """Where an assigned partition starts, what its last owner left in the commit metadata, and what the broker keeps.
 
-Everything here runs inside the assign callback, in the intake thread, and every call is bounded.
+Everything here runs inside the assign callback, in the intake thread, and every call is bounded. Promise: before the
+first record of a partition is fetched, the group knows that an owner began (the run mark), or the engine is told that
+it does not.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as Position
+from msgspec import structs
 
 from kworker.core.actions import CommitItem
 from kworker.core.events import Assignment
-from kworker.core.metadata import Alphabet, decode, filler
+from kworker.core.mark import unpacked
+from kworker.core.metadata import Alphabet, Intervals, decode, encode, filler, read
 from kworker.task import TopicPartition
 
 log = logging.getLogger(__name__)
@@ -37,6 +41,7 @@ class Positions:
         self._start_from = start_from
         self._started = int(time.time() * 1000)
         self._probed: Callable[[Alphabet | None], None] | None = probed
+        self._alphabet: Alphabet | None = Alphabet.WIDE
 
     def resolve(self, consumer: Consumer, partitions: list[Position]) -> list[Assignment]:
         """The start of each partition, with the committed offset and its metadata.
@@ -57,7 +62,7 @@ class Positions:
                 assignments.append(Assignment(name, self.first(consumer, name), None))
         if self._probed is not None:
             self._probe(consumer, assignments[0])
-        return assignments
+        return self._mark(consumer, assignments)
 
     def first(self, consumer: Consumer, name: TopicPartition) -> int:
         """Where a partition without a committed offset starts.
@@ -87,6 +92,36 @@ class Positions:
         low, high = _patiently(lambda: consumer.get_watermark_offsets(Position(*name), timeout=_CALL))
         return low, high
 
+    def _mark(self, consumer: Consumer, assignments: list[Assignment]) -> list[Assignment]:
+        """Commit that an owner begins, beside what is committed already; see core/mark.py.
+
+        Order: this is acknowledged before anything can be fetched, or a record that kills its worker at once would
+        never be noticed.
+        """
+        if self._alphabet is None:
+            return assignments
+        known = [self._with_end(consumer, given) for given in assignments]
+        wanted = [_begun(given, self._alphabet) for given in known]
+        try:
+            answers = consumer.commit(offsets=wanted, asynchronous=False) or []
+        except KafkaException as error:
+            answers = []
+            log.warning("the begin of this life could not be committed; that comes with the next commit: %s", error)
+        taken = {TopicPartition(answer.topic, answer.partition) for answer in answers if answer.error is None}
+        return [
+            structs.replace(given, committed=given.start)
+            if given.topic_partition in taken
+            else structs.replace(given, marked=False)
+            for given in known
+        ]
+
+    def _with_end(self, consumer: Consumer, given: Assignment) -> Assignment:
+        """The same with the end of the log, if an earlier owner ended without a word."""
+        found = read(given.metadata, given.start)
+        if found is None or not unpacked(found[1]).lives:
+            return given
+        return structs.replace(given, end=self._watermarks(consumer, given.topic_partition)[1])
+
     def _probe(self, consumer: Consumer, given: Assignment) -> None:
         """Write metadata as long as it can get, with the meaning of what is stored, and read it back.
 
@@ -114,6 +149,7 @@ class Positions:
         self._report(None)
 
     def _report(self, alphabet: Alphabet | None) -> None:
+        self._alphabet = alphabet
         if alphabet is None:
             log.warning("this broker does not keep commit metadata: after a crash, tasks that were done may run again")
         if self._probed is not None:
@@ -129,6 +165,12 @@ def _patiently(call: Callable[[], _Result]) -> _Result:
             log.warning("the broker did not say where to start (%d of %d): %s", attempt, _TRIES, error)
             time.sleep(0.5)  # between two tries of a call that failed at once; nothing is assumed to be done by then
     return call()
+
+
+def _begun(given: Assignment, alphabet: Alphabet) -> Position:
+    finished, mark = read(given.metadata, given.start) or (Intervals(), b"")
+    text, _ = encode(given.start, finished.bounds, alphabet, unpacked(mark).begun(given.start, given.end).packed())
+    return Position(*given.topic_partition, given.start, text)
 
 
 def position_of(item: CommitItem) -> Position:

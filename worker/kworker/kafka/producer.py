@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -37,6 +38,8 @@ class ForwardProducer:
         self._answers: list[tuple[Forward, Refusal | None]] = []
         self._producer = Producer({**settings, "error_cb": self._on_error, "logger": _client_log})
         self._stopping = False
+        self.last_poll = time.monotonic()
+        """When its thread last served delivery reports."""
         self._thread = threading.Thread(target=self._serve, name="kworker-producer", daemon=True)
 
     def start(self) -> None:
@@ -73,6 +76,7 @@ class ForwardProducer:
     def _serve(self) -> None:
         while not self._stopping:
             self._producer.poll(0.5)
+            self.last_poll = time.monotonic()
             # Callbacks of one poll ran in this thread; they are posted together.
             if self._answers:
                 answers, self._answers = self._answers, []

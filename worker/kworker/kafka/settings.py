@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from kworker.config import DEAD_LETTER_SUFFIX, Config
+from kworker.config import Config
+from kworker.task import DEAD_LETTER_SUFFIX
 
 CONSUMER: Mapping[str, str] = {
     "enable.auto.commit": "false",
