@@ -73,6 +73,7 @@ class Account:
         self.refused: dict[Forward, float] = {}  # to be tried again, and when
         self.commits: deque[list[tuple[do.CommitItem, Epoch]]] = deque()
         self.paused: set[TopicPartition] = set()
+        self.suspected: set[TopicPartition] = set()
         self.revokes: list[tuple[list[TopicPartition], list[Epoch], float]] = []
         self.stop_deadline: float | None = None
         self.quiet = self.stopping = self.drained = False
@@ -209,6 +210,15 @@ class Account:
         assert running + self.lost <= action.unfinished <= running + self.taken
         self._last_commit(action.commit, list(self.owned.values()))
 
+    def _suspected(self, action: do.Suspected) -> None:
+        self.suspected.add(action.topic_partition)
+        assert action.times >= 2, "suspect: after one death"
+        if action.charged is not None:
+            assert action.deaths == self.charges[action.topic_partition, action.charged], "suspect: deaths miscounted"
+
+    def _cleared(self, action: do.Cleared) -> None:
+        self.suspected.remove(action.topic_partition)
+
     # -- the account ----------------------------------------------------------------------------------------------
 
     def _checked(self, item: do.CommitItem) -> Epoch:
@@ -250,6 +260,7 @@ class Account:
         epoch.leaving = epoch.fenced = True
         if self.owned.get(epoch.place) is epoch:
             del self.owned[epoch.place]
+            self.suspected.discard(epoch.place)
 
     def _where(self, forward: Forward) -> tuple[Epoch, int]:
         entry = forward.entry
@@ -294,6 +305,7 @@ class Account:
             dues += [] if epoch.leaving else epoch.retrying.values()
             dues += [self.refused[forward] for forward in epoch.failing if forward in self.refused]
         assert set(engine.partitions) == set(self.owned)
+        assert {place for place, partition in engine.partitions.items() if partition.suspect} == self.suspected
         waiting = sum(len(epoch.retrying) for epoch in self.epochs.values() if not epoch.fenced)
         assert engine.waiting_retries == waiting, f"retries: {engine.waiting_retries} wait, and {waiting} should"
         assert engine.pressure.unfinished == self.unfinished, "bounded: unfinished records are miscounted"

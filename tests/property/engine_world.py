@@ -137,8 +137,8 @@ class Attempt:
 
     @property
     def deadly(self) -> bool:
-        """Whether it ends the process when it begins."""
-        return self.epoch.log.records[self.entry.task.offset].deadly
+        """Whether it ends the process when it begins; where nothing is remembered it would do so for ever."""
+        return self.epoch.remembers and self.epoch.log.records[self.entry.task.offset].deadly
 
 
 @dataclass(eq=False)

@@ -15,6 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from kworker.core import commits
 from kworker.core import events as on
 from kworker.core.actions import CommitItem
+from kworker.core.arrivals import Arrivals
 from kworker.core.commits import Commits
 from kworker.core.departure import Departure
 from kworker.core.engine import Engine
@@ -74,7 +75,7 @@ def forgets_what_an_earlier_owner_finished_until_it_comes_again(monkeypatch: pyt
 
 @bug("(start|dead letter):")
 def runs_again_what_an_earlier_owner_finished(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Engine, "_restore", lambda self, partition, run: run)
+    monkeypatch.setattr(Arrivals, "_restore", lambda self, partition, run: run)
 
 
 @bug("commit: ")
@@ -233,7 +234,7 @@ def keeps_the_lane_of_a_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:
 def drops_all_retries_on_a_revoke(monkeypatch: pytest.MonkeyPatch) -> None:
     def revoked(original: Any, self: Engine, *rest: Any) -> None:
         original(self, *rest)
-        self._retries.clear()
+        self._retries._waiting.clear()
 
     wrap(monkeypatch, Engine, "_revoked", revoked)
 

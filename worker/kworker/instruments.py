@@ -15,6 +15,7 @@ from typing import Any
 
 import confluent_kafka
 
+from kworker.bulletin import Bulletin
 from kworker.config import Config
 from kworker.core.actions import Cleared, Suspected
 from kworker.core.engine import Engine
@@ -30,7 +31,6 @@ from kworker.kafka.producer import ForwardProducer
 from kworker.logs import Repeated
 from kworker.mailbox import Report
 from kworker.metrics import Metrics
-from kworker.report import Report
 from kworker.task import SUCCESS, Outcome, Postponed, Success, TopicPartition
 from kworker.version import __version__
 
@@ -147,8 +147,9 @@ class Instruments:
             beat(_executor(kind), executor.moved(now))
         checks = self.liveness.checks(now)
         checks["commits"], since = "", commits.unanswered_since
-        if commits.failures >= _COMMIT_FAILURES * max(1, len(self._engine.partitions)):
-            checks["commits"] = f"commits: {commits.failures} failed in a row"
+        refused = [one for one in self._partitions() if one.refused >= _COMMIT_FAILURES]
+        if refused:
+            checks["commits"] = f"commits: {refused[0].refused} of {refused[0].topic_partition} failed in a row"
         elif since is not None and now - since > _COMMIT_ANSWER:
             checks["commits"] = f"commits: no answer for {_COMMIT_ANSWER:.0f} s"
         return checks
@@ -157,9 +158,9 @@ class Instruments:
         """The reasons in `live`."""
         return [reason for reason in self.live().values() if reason]
 
-    def report(self) -> Report:
+    def bulletin(self) -> Bulletin:
         """All there is to tell, at once."""
-        return Report(self.ready(), self.faults(), self.status(), self.metrics.snapshot())
+        return Bulletin(self.ready(), self.faults(), self.status(), self.metrics.snapshot())
 
     def summary(self) -> str:
         """One line, for a service manager."""

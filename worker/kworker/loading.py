@@ -12,10 +12,16 @@ from kworker.executors import EXECUTORS
 from kworker.registry import Registry
 
 
-def load(config: Config, executors: Collection[str], only: str | None = None) -> Registry:
+def load(
+    config: Config,
+    executors: Collection[str],
+    only: str | None = None,
+    telling: Callable[[str], None] = lambda step: None,
+) -> Registry:
     """The tasks of the configured plugins, those of other executors as unavailable.
 
-    only: one plugin alone, its tasks without the overrides of the configuration. Raises PluginError or ConfigError.
+    only: one plugin alone, its tasks without the overrides of the configuration. telling: told of each step.
+    Raises PluginError or ConfigError.
     """
     schemas = None
     if config.schema_registry is not None:
@@ -28,6 +34,7 @@ def load(config: Config, executors: Collection[str], only: str | None = None) ->
         overrides=config.tasks if only is None else {},
         bind=partial(Signature, schemas=schemas),
         executors=executors,
+        telling=telling,
     )
     if config.tracing and only is None:
         from kworker.tracing import traced  # late: it needs an extra

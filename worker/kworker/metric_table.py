@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from kworker.report import Labels
+from kworker.bulletin import Labels
 
 
 class MetricSpec(NamedTuple):

@@ -21,7 +21,7 @@ from prometheus_client.utils import floatToGoString
 
 from kworker.duration import MAXIMUM
 from kworker.metric_table import METRICS, PROCESS_METRICS, MetricSpec
-from kworker.report import Labels, Snapshot
+from kworker.bulletin import Labels, Snapshot
 from kworker.task import Reason
 
 Reading = float | Mapping[Labels, float]

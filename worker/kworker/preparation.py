@@ -14,7 +14,7 @@ from types import FrameType
 
 from kworker.errors import PluginError
 from kworker.logs import flush
-from kworker.report import Report
+from kworker.bulletin import Bulletin
 from kworker.watchdog import stacks
 
 log = logging.getLogger("kworker")
@@ -58,9 +58,9 @@ class Preparation:
         self._step = step
         self._in_step, self._tell_at = 0.0, _LONG
 
-    def report(self) -> Report:
+    def bulletin(self) -> Bulletin:
         """What there is to tell of it."""
-        return Report([f"not ready yet: {self._step}"], status={"pid": os.getpid(), "step": self._step})
+        return Bulletin([f"not ready yet: {self._step}"], status={"pid": os.getpid(), "step": self._step})
 
     def look(self, ran: float) -> None:
         """By the watchdog: so many seconds have passed."""

@@ -113,17 +113,19 @@ class Registry:
         bind: Callable[[TaskSpec], Binder],
         executors: Collection[str],
         entry_points: Iterable[EntryPoint] | None = None,
+        telling: Callable[[str], None] = lambda step: None,
     ) -> Registry:
         """Load the installed plugins.
 
         allow: entry-point names, None for all. settings: the tables [plugins.*]. overrides: the tables [tasks.*], their
         values as `Config` has read them (a timeout in seconds). bind: compiles a task's signature, raising PluginError.
-        executors: kinds that run here. entry_points: instead of the installed ones.
+        executors: kinds that run here. entry_points: instead of the installed ones. telling: told of each step.
         Raises PluginError with every fault of the plugins, a line each; else ConfigError with those of the overrides.
         """
         installed = _installed() if entry_points is None else list(entry_points)
         loading = _Loading(settings, overrides, bind, executors)
         for entry_point in _allowed(installed, allow, loading.faults):
+            telling(f"{_origin(entry_point.name, *_distribution(entry_point))} is being imported")
             loading.add(entry_point)
         for name in settings.keys() - {entry_point.name for entry_point in installed}:
             _LOG.warning("[plugins.%s]: no plugin of this name is installed", name)
@@ -135,14 +137,17 @@ class Registry:
         tasks = tuple(LoadedTask(spec, "local", "local", "", bind(spec)) for spec in specs)
         return cls([PluginInfo("local", "local", "", tasks)])
 
-    def setup(self, executors: Collection[str] | None = None) -> None:
+    def setup(
+        self, executors: Collection[str] | None = None, telling: Callable[[str], None] = lambda step: None
+    ) -> None:
         """Call every plugin's `setup`, once. Raises PluginError after tearing down those already set up.
 
-        executors: only of plugins that have a task for one of these; None is all.
+        executors: only of plugins that have a task for one of these; None is all. telling: told of each step.
         """
         for lifetime in self.lifetimes:
             if executors is not None and not lifetime.executors.intersection(executors):
                 continue
+            telling(f"setup of {lifetime.origin}")
             try:
                 lifetime.plugin.setup(lifetime.settings)
             except BaseException as error:  # a plugin may raise anything; an interrupt goes on below

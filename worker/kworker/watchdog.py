@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from kworker.logs import flush
-from kworker.report import Report
+from kworker.bulletin import Bulletin
 
 log = logging.getLogger("kworker")
 
@@ -32,8 +32,8 @@ class Guard(Protocol):
     def start(self) -> None:
         """Begin to listen."""
 
-    def beat(self, report: Callable[[], Report]) -> None:
-        """This process lives; `report` says more to who wants it."""
+    def beat(self, bulletin: Callable[[], Bulletin]) -> None:
+        """This process lives; `bulletin` says more to who wants it."""
 
     def stop(self) -> None:
         """Listen no more."""
@@ -49,7 +49,7 @@ class Watchdog:
         self._tick = min(_LEAST_OFTEN, limit / _BEATS)
         self._guard = guard
         self._look: Callable[[float], None] = lambda ran: None
-        self._report: Callable[[], Report] = lambda: Report(["starting"])
+        self._bulletin: Callable[[], Bulletin] = lambda: Bulletin(["starting"])
         self._ended = threading.Event()
 
     def start(self) -> None:
@@ -58,9 +58,9 @@ class Watchdog:
         self._guard.start()
         threading.Thread(target=self._run, name="kworker-watchdog", daemon=True).start()
 
-    def watch(self, look: Callable[[float], None], report: Callable[[], Report]) -> None:
-        """From now on look at this, and report this."""
-        self._look, self._report = look, report
+    def watch(self, look: Callable[[float], None], bulletin: Callable[[], Bulletin]) -> None:
+        """From now on look at this, and bulletin this."""
+        self._look, self._bulletin = look, bulletin
 
     def stop(self) -> None:
         """Look no more."""
@@ -72,7 +72,7 @@ class Watchdog:
         while not self._ended.wait(self._tick):
             now = time.monotonic()
             ran, before = min(now - before, 2 * self._tick), now
-            self._guard.beat(self._report)
+            self._guard.beat(self._bulletin)
             self._look(ran)
 
 

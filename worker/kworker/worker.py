@@ -6,19 +6,17 @@ plugin's runs in the loop or in the intake thread.
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import logging
+import math
 import os
 import random
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any
 
 from kworker.config import Config
 from kworker.core import actions as do
@@ -26,19 +24,23 @@ from kworker.core import events as on
 from kworker.core.engine import Engine
 from kworker.core.metadata import Alphabet
 from kworker.core.settings import EngineSettings, TopicRules
-from kworker.errors import PluginError
 from kworker.executors.base import Executor
 from kworker.executors.build import build
 from kworker.health import AdminServer
-from kworker.instruments import Instruments, task_fields
+from kworker.instruments import Instruments, stall_limit, task_fields
 from kworker.kafka.consumer import Intake
 from kworker.kafka.producer import ForwardProducer
 from kworker.kafka.settings import consumer_settings, producer_settings
+from kworker.leaving import end_executors, leave
 from kworker.loading import executors, in_children, load
-from kworker.logs import dropped, flush
+from kworker.logs import dropped
 from kworker.mailbox import Command, Mailbox
+from kworker.preparation import STOPS, Interrupted, Preparation
+from kworker.process.guard import Sentinel
+from kworker.process.notify import Notifier
 from kworker.registry import Registry
 from kworker.upkeep import Upkeep
+from kworker.watchdog import Guard, Watchdog, end, stacks
 
 log = logging.getLogger("kworker")
 
@@ -46,26 +48,52 @@ EXIT_OK, EXIT_FATAL, EXIT_UNFINISHED, EXIT_WATCHDOG = 0, 3, 4, 6
 
 _WATCH = 0.1  # seconds between two looks at deadlines while something runs
 _IDLE_WATCH = 1.0
+_FROZEN = 5.0  # seconds that the watchdog slept too long: the process was frozen
 _CLOSE = 8.0  # to commit, leave the group and tear plugins down, after the drain
 _CLOSE_NOW = 0.8
+SIGNALS = (*STOPS, signal.SIGUSR1, signal.SIGUSR2)
+"""What a worker answers."""
 _HERE = ("thread", "coroutine")  # the executors whose tasks run in this process
 
 
-def run_worker(config: Config) -> int:
+def run_worker(config: Config, supervisor: Guard | None = None) -> int:
     """Run a worker in the foreground until a signal or a fault ends it; returns its exit code.
 
-    Raises ConfigError (2) or PluginError (5) when it cannot start.
+    supervisor: who watches it and shows its pages. Raises ConfigError (2) or PluginError (5) when it cannot start.
     """
-    registry = load(config, executors(config))
-    if not registry.tasks:
-        log.warning("no plugin offers a task: every record will be a dead letter `unroutable`; see `kworker plugins`")
-    return Worker(config, registry).run()
+    # A worker inside a test or another program gets no signals: its owner calls stop().
+    signals = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in SIGNALS} if signals else {}
+    limit = stall_limit(config)
+    watchdog = Watchdog(limit, supervisor or Sentinel(limit))
+    watchdog.start()
+    try:
+        preparation = Preparation(config.setup_timeout)
+        watchdog.watch(preparation.look, preparation.bulletin)
+        if signals:
+            preparation.take_signals()
+        registry = load(config, executors(config), telling=preparation.begin)
+        if not registry.tasks:
+            log.warning(
+                "no plugin offers a task: each record will be a dead letter `unroutable`; see `kworker plugins`"
+            )
+        worker = Worker(config, registry, alone=supervisor is None)
+        worker.set_up(preparation, signals=signals)
+        watchdog.watch(worker.look, worker.bulletin)
+        return worker.run()
+    except Interrupted:
+        log.info("stopped while plugins were set up: nothing was taken", extra={"code": EXIT_OK})
+        return EXIT_OK
+    finally:
+        watchdog.stop()
+        for number, callback in before.items():
+            signal.signal(number, callback)
 
 
 class Worker:
     """One worker process. See the module."""
 
-    def __init__(self, config: Config, registry: Registry) -> None:
+    def __init__(self, config: Config, registry: Registry, *, alone: bool = True) -> None:
         self._config = config
         self._registry = registry
         self._mailbox = Mailbox()
@@ -86,20 +114,17 @@ class Worker:
             start_from=config.start_from,
             revoke_timeout=config.revoke_timeout,
         )
-        self._instruments = Instruments(config, self._engine, self._intake, self._executors, dropped)
-        self._admin = AdminServer(
-            config.admin_host,
-            config.admin_port,
-            explicit=config.admin_port_explicit,
-            metrics=self._instruments.metrics.page,
-            live=self._instruments.live,
-            ready=self._instruments.ready,
-            status=self._instruments.status,
-        )
+        self._instruments = Instruments(config, self._engine, self._intake, self._producer, self._executors, dropped)
+        self.bulletin = self._instruments.bulletin
+        """All there is to tell of it."""
+        self._admin = self._pages() if alone else None
+        self._notifier = Notifier(os.environ)
+        self._idle_watch = min(_IDLE_WATCH, self._notifier.interval or _IDLE_WATCH)
         self._upkeep = Upkeep(config, self._intake.begin_again)
         self._taken_records = 0
         self._taken_bytes = 0
         self._next_watch = 0.0
+        self._looked = math.inf
         self._foreign_told = 0
         self._stops = 0
         self._code_when_drained = EXIT_OK
@@ -121,47 +146,78 @@ class Worker:
             do.Drained: self._drained,
         }
 
+    def set_up(self, preparation: Preparation, *, signals: bool) -> None:
+        """Open the admin port and set the plugins up, before the group is joined: one that cannot be disturbs nobody.
+
+        signals: take them over when it is done. Raises PluginError.
+        """
+        if self._admin is not None:
+            self._admin.start()
+            address = f"http://{self._config.admin_host}:{self._admin.port}/metrics"
+            log.info("admin port open", extra={"metrics": address, "pid": os.getpid()})
+        self._registry.setup(_HERE, preparation.begin)
+        try:
+            for kind, executor in self._executors.items():
+                preparation.begin(f"start of the {kind} executor, with the plugins' setup in it")
+                executor.start()
+            if signals:
+                self._take_signals()
+        except BaseException:  # an interrupt, too
+            end_executors(self._executors.values(), 0.0)
+            self._registry.teardown()
+            raise
+        if preparation.quiet:
+            self._mailbox.post(self._go_quiet)
+
     def run(self) -> int:
         """Start everything, loop until the end is decided, stop everything; returns the exit code."""
-        self._admin.start()
-        log.info(
-            "admin port open",
-            extra={"metrics": f"http://{self._config.admin_host}:{self._admin.port}/metrics", "pid": os.getpid()},
-        )
-        self._set_up()
         # What is there now stays: the collector need not look at it again. Records and tasks hold no cycles, so it may
         # look at the young ones less often, which is a third of the loop's time otherwise.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
-        restore = self._take_signals()
-        try:
-            self._upkeep.start()
-            self._producer.start()
-            self._intake.start()
-            self._instruments.expect_life(time.monotonic())
-            threading.Thread(target=self._watchdog, name="kworker-watchdog", daemon=True).start()
-            code = self._loop()
-            self._shut_down()  # it has its own deadline: a signal that comes now must not cut the last commit off
-        finally:
-            for number, previous in restore.items():
-                signal.signal(number, previous)
+        self._upkeep.start()
+        self._producer.start()
+        self._intake.start()
+        self._instruments.expect_life(time.monotonic())
+        code = self._loop()
+        # It has its own deadline: a signal that comes now must not cut the last commit off.
+        leave(
+            self._intake,
+            self._final_commit,
+            self._producer,
+            self._executors.values(),
+            self._registry,
+            _CLOSE_NOW if self._stops > 1 else _CLOSE,
+        )
+        if self._admin is not None:
+            self._admin.stop(0.5)
         if self._intake.uncommitted:
             log.warning("some of what was done is not committed and will run again elsewhere")
             code = code or EXIT_UNFINISHED
         log.info("stopped", extra={"code": code})
         return code
 
-    def _set_up(self) -> None:
-        """Set the plugins up before the group is joined: one that cannot be disturbs nobody. Raises PluginError."""
-        self._registry.setup(_HERE)
-        try:
-            for executor in self._executors.values():
-                executor.start()
-        except PluginError:
-            self._end_executors(0.0)
-            self._registry.teardown()
-            raise
+    def look(self, ran: float) -> None:
+        """By the watchdog: end the process when something has stopped moving; its supervisor restarts it."""
+        now = time.monotonic()
+        if now - self._looked > ran + _FROZEN:
+            self._instruments.liveness.renew(now)
+        self._looked = now
+        reasons = self._instruments.faults()
+        if reasons and self._code is None:
+            end(EXIT_WATCHDOG, "; ".join(reasons))
+
+    def _pages(self) -> AdminServer:
+        return AdminServer(
+            self._config.admin_host,
+            self._config.admin_port,
+            explicit=self._config.admin_port_explicit,
+            metrics=self._instruments.metrics.page,
+            live=self._instruments.live,
+            ready=self._instruments.ready,
+            status=self._instruments.status,
+        )
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
@@ -221,7 +277,7 @@ class Worker:
 
     def _watch(self, now: float) -> None:
         busy = self._engine.pressure.unfinished > 0
-        self._next_watch = now + (_WATCH if busy else _IDLE_WATCH)
+        self._next_watch = now + (_WATCH if busy else self._idle_watch)
         lost = 0
         for executor in self._executors.values():
             executor.watch(now)
@@ -229,6 +285,10 @@ class Worker:
         if lost > self._config.lost_slots and self._stops == 0:
             log.error("too many slots are lost to tasks that hang: ending, for a restart", extra={"lost": lost})
             self._stop(EXIT_WATCHDOG)
+        if self._intake.joined:
+            self._notifier.ready()
+        self._notifier.beat(now, lambda: not self._instruments.faults())
+        self._notifier.status(self._instruments.summary())
 
     # -- room for the intake: read by its thread, written by the loop --------------------------------------------
 
@@ -245,12 +305,11 @@ class Worker:
 
     # -- signals and ends ---------------------------------------------------------------------------------------
 
-    def _take_signals(self) -> dict[int, Any]:
-        if threading.current_thread() is not threading.main_thread():
-            return {}  # a worker inside a test or another program: its owner calls stop()
+    def _take_signals(self) -> None:
         actions: dict[int, Command] = {
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._stop,
+            signal.SIGHUP: self._stop_once,
             signal.SIGQUIT: self._stop_now,
             signal.SIGUSR1: self._go_quiet,
             signal.SIGUSR2: self._dump,
@@ -259,7 +318,9 @@ class Worker:
         def post(number: int, frame: FrameType | None) -> None:
             self._mailbox.post(actions[number])
 
-        return {number: signal.signal(number, post) for number in actions}
+        for number in actions:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has SIGHUP
+                signal.signal(number, post)
 
     def stop(self) -> None:
         """Ask for a stop, as SIGTERM does; safe from any thread."""
@@ -276,16 +337,22 @@ class Worker:
             return
         self._code_when_drained = code
         self._instruments.stopping = True
+        self._notifier.stopping()
         log.info(
             "stopping: no more records are taken; what runs may finish", extra={"within": self._config.drain_timeout}
         )
         now = time.monotonic()
         self._perform(self._engine.handle(on.StopRequested(now + self._config.drain_timeout), now))
 
+    def _stop_once(self) -> None:
+        if self._stops == 0:
+            self._stop()
+
     def _stop_now(self) -> None:
         self._stops += 2
         self._code_when_drained = EXIT_UNFINISHED
         self._instruments.stopping = True
+        self._notifier.stopping()
         now = time.monotonic()
         self._perform(self._engine.handle(on.StopRequested(now), now))
 
@@ -294,29 +361,6 @@ class Worker:
             log.warning("the stop's deadline passed", extra={"unfinished": action.unfinished})
         self._final_commit = action.commit
         self._code = self._code_when_drained or (EXIT_UNFINISHED if action.unfinished else EXIT_OK)
-
-    def _shut_down(self) -> None:
-        """Commit, leave, tear down: within the time that is left for it, whatever hangs."""
-        deadline = time.monotonic() + (_CLOSE_NOW if self._stops > 1 else _CLOSE)
-        if not self._intake.close(self._final_commit, deadline - time.monotonic()):
-            log.warning("the group could not be left in time; it will notice by the session timeout")
-        left = self._producer.stop(max(0.1, min(1.0, deadline - time.monotonic())))
-        if left:
-            log.warning("records were not acknowledged before the end; their offsets are open", extra={"records": left})
-        self._end_executors(max(0.1, min(1.0, deadline - time.monotonic())))
-        teardown = threading.Thread(target=self._registry.teardown, name="kworker-teardown", daemon=True)
-        teardown.start()
-        teardown.join(max(0.1, deadline - time.monotonic()))
-        if teardown.is_alive():
-            log.warning("a plugin's teardown did not end in time")
-        self._admin.stop(0.5)
-
-    def _end_executors(self, within: float) -> None:
-        for executor in self._executors.values():
-            executor.stop()
-        deadline = time.monotonic() + within
-        for executor in self._executors.values():
-            executor.close(max(0.0, deadline - time.monotonic()))
 
     def _fatal(self, why: str) -> None:
         """A client cannot go on: end now. Nothing is committed, so what is unfinished runs again elsewhere."""
@@ -330,17 +374,6 @@ class Worker:
 
         self._mailbox.post(end)
 
-    def _watchdog(self) -> None:
-        """End the process when the loop or the intake has stopped moving: its supervisor restarts it."""
-        while True:
-            time.sleep(1.0)
-            reasons = self._instruments.live()
-            if reasons and self._code is None:
-                log.critical("watchdog: %s", "; ".join(reasons))
-                faulthandler.dump_traceback(sys.__stderr__ or sys.stderr, all_threads=True)
-                flush()
-                os._exit(EXIT_WATCHDOG)
-
     def _dump(self) -> None:
         """SIGUSR2: every running task, where it is, and the stack of every thread, to the log."""
         for executor in self._executors.values():
@@ -349,15 +382,8 @@ class Worker:
             for item in executor.running():
                 seconds = round(time.monotonic() - item.since, 3)
                 log.info("running", extra={**task_fields(item.entry), "slot": item.slot, "seconds": seconds})
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
-        for ident, frame in sys._current_frames().items():
-            log.info("stack of %s", names.get(ident, ident), extra={"stack": _stack(frame)})
-
-
-def _stack(frame: FrameType) -> str:
-    import traceback
-
-    return "".join(traceback.format_stack(frame)[-12:])
+        for name, stack in stacks().items():
+            log.info("stack of %s", name, extra={"stack": stack})
 
 
 def _engine_settings(config: Config, executors: Mapping[str, Executor]) -> EngineSettings:

@@ -1,9 +1,9 @@
 """The records of the delay log: tasks that wait, what ends their wait, and requests to cancel one (WIRE.md).
 
-A waiting task is a record whose key is its id; the same id again replaces it. Its headers are the task's own, in order,
-byte for byte, and behind them those that say when it is due and where it goes. A tombstone ends the wait. Promises: what
-is handed over is the task's key, value and headers byte for byte, null told from empty; of a header that occurs twice
-the last is meant, so that what a publisher forged among a task's own headers stays a header of the task. Pure.
+A waiting task is a record whose key is its id; the same id again replaces it. Its headers are the task's own, and behind
+them those that say when it is due and where it goes. A tombstone ends the wait. Promises: what is handed over is the
+task's key, value and headers byte for byte, null told from empty; of a header that occurs twice the last is meant, so
+that what a publisher forged among a task's own headers stays a header of the task. Pure.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def delay(publication: Publication, id: str, due: float, log: str) -> Publicatio
         (KEY, publication.key),
         (NULL, b"0" if publication.value is not None else b"1"),
         (TARGET, publication.topic.encode()),
-        (DUE, b"%d" % max(0, math.ceil(due * 1000))),
+        (DUE, b"%d" % max(0, math.ceil(round(due * 1000, 3)))),
     ]
     return Publication(log, key, publication.value or b"", headers)
 
@@ -171,7 +171,7 @@ def decode(id: bytes, value: bytes | None, headers: Headers, due: int) -> Delaye
 
 
 def tombstone(id: bytes, offset: int, outcome: Outcome, log: str) -> Publication:
-    """Ends the wait of the entry at `offset`. What was published under the same id behind that offset goes on waiting."""
+    """Ends the wait of the entry at `offset`; what came under the same id behind that offset goes on waiting."""
     return Publication(log, id, None, [(OUTCOME, outcome.encode()), (ENTRY, b"%d" % offset)])
 
 

@@ -125,8 +125,11 @@ class ThreadExecutor:
     def lost_slots(self, now: float) -> list[LostSlot]:
         """What was given up and has not ended since: where it is now."""
         frames = sys._current_frames()
-        lost = [(slot, attempt, _stack(slot, frames)) for slot, attempt in self._given_up]
-        return [LostSlot(attempt.entry, slot.name, now - attempt.since, stack) for slot, attempt, stack in lost if stack]
+        lost = [
+            LostSlot(attempt.entry, slot.name, now - attempt.since, _stack(slot, frames))
+            for slot, attempt in self._given_up
+        ]
+        return [one for one in lost if one.stack]
 
     def running(self) -> list[Running]:
         """What runs now."""

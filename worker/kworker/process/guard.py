@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kworker.process import sentinel
-from kworker.report import Report
+from kworker.bulletin import Bulletin
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Sentinel:
         finally:
             os.close(heard)
 
-    def beat(self, report: Callable[[], Report]) -> None:
+    def beat(self, bulletin: Callable[[], Bulletin]) -> None:
         """This process moves; a sentinel that is gone is replaced."""
         if self._process is None:
             return

@@ -13,7 +13,7 @@ Snapshot = dict[str, dict[Labels, list[float]]]
 """The values of metrics by name and series: one number; of a histogram how many in each bucket, then the sum."""
 
 
-class Report(Struct):
+class Bulletin(Struct):
     """live, ready: what speaks against either. status: the status page. metrics: all of them."""
 
     ready: list[str]

@@ -1,0 +1,173 @@
+"""The topic of the delay log, and the clients' settings for it: made when it is missing, examined, put right.
+
+It is compacted and nothing else: a task that waits for a year must be there after a year, and what has ended may go. So
+`delete` in its cleanup policy loses tasks, and is refused. A tombstone must outlive the longest time that a worker goes
+on with what it had read before (half of delete.retention.ms), and an entry the moment until its owner has seen that an
+older tombstone came behind it (min.compaction.lag.ms).
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as Position
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but its types do not re-export them
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+)
+
+from kworker.config import Config
+from kworker.core.delayed import log_of
+from kworker.kafka.settings import admin_settings, consumer_settings, producer_settings
+
+HOUR_MS = 3_600_000
+WANTED: Mapping[str, str] = {
+    "cleanup.policy": "compact",
+    "delete.retention.ms": str(24 * HOUR_MS),
+    "min.compaction.lag.ms": str(HOUR_MS),
+    "segment.ms": str(6 * HOUR_MS),
+    "max.message.bytes": str((1 << 20) + 12 + (64 << 10)),
+}
+"""What a delay log made by kworker is configured with; one that exists may have other numbers, within limits."""
+
+_LEAST = {"delete.retention.ms": HOUR_MS, "min.compaction.lag.ms": 60_000}
+_BUDGET = 10.0
+_CONSUMER = {
+    "enable.partition.eof": "true",
+    "auto.offset.reset": "error",
+    "queued.min.messages": "10000",
+    "queued.max.messages.kbytes": "16384",
+    "fetch.message.max.bytes": "1048576",
+    "max.poll.interval.ms": "300000",
+}
+
+
+def group_of(namespace: str) -> str:
+    """The consumer group by which workers share the partitions of the delay log."""
+    return f"{namespace}.timekeeper"
+
+
+def keeper_settings(config: Config) -> dict[str, Any]:
+    """The settings of the Consumer that owns partitions of the delay log: a worker's, but for its queue and group."""
+    settings = consumer_settings(config) | _CONSUMER | {"group.id": group_of(config.namespace)}
+    settings.pop("topic.blacklist", None)  # what the worker's regular expressions leave out is what this one reads
+    return settings
+
+
+def writer_settings(config: Config) -> dict[str, Any]:
+    """The settings of the producers that hand over."""
+    return producer_settings(config)
+
+
+class DelayLog:
+    """The topic, through an admin client. Every call is bounded; raises KafkaException when the broker is away."""
+
+    def __init__(self, config: Config) -> None:
+        self.name = log_of(config.namespace)
+        self._config = config
+        self._client = AdminClient({"log_level": "2", **admin_settings(config)})
+
+    def exists(self) -> bool:
+        """Whether there is such a topic."""
+        found = self._client.list_topics(self.name, timeout=_BUDGET).topics[self.name]
+        return found.error is None and bool(found.partitions)
+
+    def create(self, partitions: int) -> str:
+        """Make it, unless it is there; returns why it could not be made, with the command that does, or ''."""
+        answer = self._client.create_topics([self._plan(partitions)], operation_timeout=_BUDGET)[self.name]
+        try:
+            answer.result(_BUDGET)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                return f"the delay log {self.name!r} could not be made: {error.args[0].str()}; make it with: " + (
+                    self.create_command(partitions)
+                )
+        return ""
+
+    def _plan(self, partitions: int) -> NewTopic:
+        return NewTopic(self.name, num_partitions=partitions, replication_factor=-1, config=dict(WANTED))
+
+    def ends(self, partition: int) -> tuple[int, int]:
+        """Where the log of a partition starts, and its true end: behind transactions that are still open, too."""
+        position = Position(self.name, partition)
+        earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the client's
+        found = [
+            self._client.list_offsets(
+                {position: spec}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_BUDGET
+            )[position]
+            for spec in (earliest, latest)
+        ]
+        low, high = (answer.result(_BUDGET).offset for answer in found)
+        return low, high
+
+    def settings(self) -> dict[str, str]:
+        """How the topic is configured."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, self.name)
+        answer: Future[Any] = self._client.describe_configs([resource], request_timeout=_BUDGET)[resource]
+        return {name: entry.value for name, entry in answer.result(_BUDGET).items()}
+
+    def repair(self, wrong: Mapping[str, str]) -> str:
+        """Set these; returns why that did not work, or ''."""
+        entries = [
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in wrong.items()
+        ]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, self.name, incremental_configs=entries)
+        answer = self._client.incremental_alter_configs([resource], request_timeout=_BUDGET)[resource]
+        try:
+            answer.result(_BUDGET)
+        except KafkaException as error:
+            return f"{error.args[0].str()}; set it with: {self.repair_command(wrong)}"
+        return ""
+
+    def create_command(self, partitions: int) -> str:
+        """The command that makes it."""
+        words = ["--create", "--topic", self.name, "--partitions", str(partitions)]
+        for name, value in WANTED.items():
+            words += ["--config", f"{name}={value}"]
+        return self._command("kafka-topics.sh", *words)
+
+    def repair_command(self, wrong: Mapping[str, str]) -> str:
+        """The command that sets these."""
+        # In brackets: a value may hold commas.
+        listed = ",".join(f"{name}=[{value}]" if "," in value else f"{name}={value}" for name, value in wrong.items())
+        return self._command("kafka-configs.sh", "--alter", "--topic", self.name, "--add-config", listed)
+
+    def _command(self, tool: str, *words: str) -> str:
+        secure = self._config.kafka.get("security.protocol", "plaintext").lower() != "plaintext"
+        security = ["--command-config", "client.properties"] if secure else []
+        return shlex.join([tool, "--bootstrap-server", self._config.bootstrap, *security, *words])
+
+
+def faults(settings: Mapping[str, str]) -> dict[str, str]:
+    """What is wrong with the topic's settings: name -> the value it should have. Pure."""
+    wrong = {}
+    policy = settings.get("cleanup.policy", "compact")
+    if {word.strip() for word in policy.split(",")} != {"compact"}:
+        wrong["cleanup.policy"] = "compact"
+    for name, least in _LEAST.items():
+        value = settings.get(name, WANTED[name])
+        if int(value) < least:
+            wrong[name] = WANTED[name]
+    return wrong
+
+
+def retention_of(settings: Mapping[str, str]) -> float:
+    """Seconds for which a tombstone can be read at least."""
+    return int(settings.get("delete.retention.ms", WANTED["delete.retention.ms"])) / 1000
+
+
+def patiently(make: Any, within: float) -> Any:
+    """Call `make` until it returns something true, at most `within` seconds; returns what it returned last."""
+    deadline = time.monotonic() + within
+    while not (found := make()) and time.monotonic() < deadline:
+        time.sleep(0.1)  # metadata of a topic that was just made spreads; nothing is assumed to be done by then
+    return found
