@@ -31,7 +31,7 @@ def test_fault_41_all_faults_at_random(tmp_path: Path) -> None:
         for number in range(ROUNDS):
             order = ("unordered", "key")[number % 2]
             with Weather(tmp_path / f"{number}", broker, order, chance) as weather:
-                weather.start()
+                weather.start().wait_ready()
                 weather.top_up(400)
                 weather.calm()
                 weather.wait(lambda weather=weather: not weather.lag(), "a lag of 0")  # type: ignore[misc]  # its default

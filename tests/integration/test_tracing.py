@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -13,7 +16,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from kit import Kafka, NewRecord, create_topic, produce, wait_for
+from kit import Kafka, NewRecord, create_topic, produce, read_all, wait_for
 from kit.worker_process import WorkerProcess
 
 PLUGIN = Path(__file__).parents[1] / "kit" / "traced"
@@ -143,6 +146,33 @@ def test_a_trace_goes_from_the_publisher_through_every_executor(
     assert other.status.code == 0
     (exit_,) = collector.of("traced.exit")
     assert attributes(exit_)["error.type"] == "SystemExit"
+
+
+def test_a_client_begins_the_trace_and_goes_on_in_the_one_it_is_called_in(
+    kafka: Kafka, collector: Collector, tmp_path: Path
+) -> None:
+    topic = f"traced-{uuid.uuid4().hex[:12]}"
+    create_topic(kafka.bootstrap, topic)
+    program = f"""
+from opentelemetry import trace
+from kworker import Client
+with Client({kafka.bootstrap!r}, topic={topic!r}, tracing=True) as client:
+    client.publish("traced.coroutine", {{"n": 1}}, id="alone")
+    with trace.get_tracer("shop").start_as_current_span("order"):
+        client.publish("traced.coroutine", {{"n": 2}}, id="within")
+trace.get_tracer_provider().force_flush()
+"""
+    env = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_SERVICE_NAME": "shop"}
+    subprocess.run([sys.executable, "-c", program], env=env, check=True, timeout=60)
+    sent = {attributes(span)["messaging.message.id"]: span for span in collector.spans if span.name == f"send {topic}"}
+    (order,) = [span for span in collector.spans if span.name == "order"]
+    assert sent["alone"].parent_span_id == b""
+    assert (sent["within"].trace_id, sent["within"].parent_span_id) == (order.trace_id, order.span_id)
+    assert {span.kind for span in sent.values()} == {4}  # PRODUCER
+    assert attributes(sent["alone"])["messaging.destination.partition.id"] == "0"
+    headers = [dict(message.headers() or []) for message in read_all(kafka.bootstrap, topic)]
+    carried = [(one["traceparent"] or b"").decode().split("-")[1:3] for one in headers]
+    assert carried == [[sent[id].trace_id.hex(), sent[id].span_id.hex()] for id in ("alone", "within")]
 
 
 def test_without_a_collector_everything_runs(kafka: Kafka, tmp_path: Path) -> None:

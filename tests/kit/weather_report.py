@@ -45,7 +45,7 @@ class Report:
         what = ", ".join(f"{name} {count}" for name, count in sorted(self.faults.items()))
         lines = [
             f"order {self.order}: {self.tasks} tasks, {self.runs} runs, {self.dead} dead letters",
-            f"  {self.repeats} repeats, {self.exposed} allowed; {self.workers} workers, {self.samples} samples of commits",
+            f"  {self.repeats} repeats, {self.exposed} allowed; {self.workers} workers, {self.samples} samples",
             f"  faults: {what}",
             f"  idle at first: {self.base}",
             *(f"  idle at last:  {vitals}" for vitals in self.last),

@@ -19,9 +19,9 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.utils import floatToGoString
 
+from kworker.bulletin import Labels, Snapshot
 from kworker.duration import MAXIMUM
 from kworker.metric_table import METRICS, PROCESS_METRICS, MetricSpec
-from kworker.bulletin import Labels, Snapshot
 from kworker.task import Reason
 
 Reading = float | Mapping[Labels, float]

@@ -12,9 +12,9 @@ import signal
 import threading
 from types import FrameType
 
+from kworker.bulletin import Bulletin
 from kworker.errors import PluginError
 from kworker.logs import flush
-from kworker.bulletin import Bulletin
 from kworker.watchdog import stacks
 
 log = logging.getLogger("kworker")

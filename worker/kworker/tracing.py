@@ -1,4 +1,5 @@
-"""Spans of tasks by OpenTelemetry: one of kind CONSUMER round each attempt, in the trace of whoever published it.
+"""Spans by OpenTelemetry: one of kind CONSUMER round each attempt, in the trace of whoever published its message; and
+one of kind PRODUCER for each message that a client with `tracing=True` publishes.
 
 Names and attributes are those of OpenTelemetry's semantic conventions for messaging (Kafka), as of version 1.4x.
 Needs the extra `otel`. What the SDK does with spans is said by its own variables, OTEL_*; a provider that the program
@@ -86,6 +87,44 @@ def _start_sdk() -> None:
     elif wanted != "none":
         raise ValueError(f"OTEL_TRACES_EXPORTER: {wanted!r} is not otlp, console or none")
     trace.set_tracer_provider(provider)
+
+
+class Sending:
+    """The span of one message on its way, of kind PRODUCER; it ends with the broker's answer."""
+
+    def __init__(self, topic: str, task: str, id: str) -> None:
+        self._span = _tracer().start_span(
+            f"send {topic}",
+            kind=SpanKind.PRODUCER,
+            attributes={
+                "messaging.system": "kafka",
+                "messaging.operation.name": "send",
+                "messaging.operation.type": "send",
+                "messaging.destination.name": topic,
+                "messaging.message.id": id,
+                "kworker.task": task,
+            },
+        )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the message carries, so that its attempts are of the same trace."""
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier, trace.set_span_in_context(self._span))
+        return carrier
+
+    def written(self, partition: int, offset: int) -> None:
+        """The broker has it."""
+        self._span.set_attributes(
+            {"messaging.destination.partition.id": str(partition), "messaging.kafka.offset": offset}
+        )
+        self._span.end()
+
+    def failed(self, why: str) -> None:
+        """It was not acknowledged."""
+        self._span.set_attribute("error.type", "PublishError")
+        self._span.set_status(Status(StatusCode.ERROR, why))
+        self._span.end()
 
 
 class _WithContext:

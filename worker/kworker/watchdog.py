@@ -16,8 +16,8 @@ import traceback
 from collections.abc import Callable
 from typing import Protocol
 
-from kworker.logs import flush
 from kworker.bulletin import Bulletin
+from kworker.logs import flush
 
 log = logging.getLogger("kworker")
 

@@ -35,7 +35,7 @@ from kworker.leaving import end_executors, leave
 from kworker.loading import executors, in_children, load
 from kworker.logs import dropped
 from kworker.mailbox import Command, Mailbox
-from kworker.preparation import STOPS, Interrupted, Preparation
+from kworker.preparation import Interrupted, Preparation
 from kworker.process.guard import Sentinel
 from kworker.process.notify import Notifier
 from kworker.registry import Registry
@@ -51,8 +51,6 @@ _IDLE_WATCH = 1.0
 _FROZEN = 5.0  # seconds that the watchdog slept too long: the process was frozen
 _CLOSE = 8.0  # to commit, leave the group and tear plugins down, after the drain
 _CLOSE_NOW = 0.8
-SIGNALS = (*STOPS, signal.SIGUSR1, signal.SIGUSR2)
-"""What a worker answers."""
 _HERE = ("thread", "coroutine")  # the executors whose tasks run in this process
 
 
@@ -63,7 +61,6 @@ def run_worker(config: Config, supervisor: Guard | None = None) -> int:
     """
     # A worker inside a test or another program gets no signals: its owner calls stop().
     signals = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in SIGNALS} if signals else {}
     limit = stall_limit(config)
     watchdog = Watchdog(limit, supervisor or Sentinel(limit))
     watchdog.start()
@@ -86,8 +83,6 @@ def run_worker(config: Config, supervisor: Guard | None = None) -> int:
         return EXIT_OK
     finally:
         watchdog.stop()
-        for number, callback in before.items():
-            signal.signal(number, callback)
 
 
 class Worker:

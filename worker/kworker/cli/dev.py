@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,36 +21,34 @@ _SECURITY = ("security.", "sasl.", "ssl.", "enable.sasl.", "enable.ssl.")
 
 
 @click.command(epilog=SOURCES)
-@config_options(*(option.name for option in OPTIONS if option.name != "bootstrap"))
+@config_options(*(option.name for option in OPTIONS if option.name not in ("bootstrap", "workers")))
 def dev(**flags: Any) -> None:
     """Run a worker with a broker of its own, and print where both are.
 
     The broker is in memory: whatever it holds is gone when this ends, and a partition keeps its last 5 MiB or 100,000
     records. A configured bootstrap and the security properties of another broker do not count.
     """
-    from kworker import logs
-    from kworker.cli.plugins import load_plugins
-    from kworker.kafka.embedded import EmbeddedBroker
     from kworker.kafka.settings import faults
-    from kworker.worker import run_worker
+    from kworker.launch import launch
 
     config = Config.load(*sources(flags), vet=faults, group_needed=False)
-    stop_logs = logs.start(config.log_format, config.log_level)
-    try:
-        with EmbeddedBroker() as broker:
-            # The command to publish reads the same configuration: it must not offer this broker TLS.
-            security = " -X security.protocol=plaintext" if "security.protocol" in config.kafka else ""
-            config = _local(config, broker.bootstrap)
-            for topic in _topics(config):
-                broker.create(topic)
-                broker.create(config.dead_letter(topic))
-            click.echo(_banner(config, load_plugins(config)[0], security))
-            for note in config.notes:
-                logging.getLogger("kworker").warning(note)
-            code = run_worker(config)
-    finally:
-        stop_logs()
-    sys.exit(code)
+    launch(config, lambda: _with_broker(config))
+
+
+def _with_broker(config: Config) -> int:
+    from kworker.cli.plugins import load_plugins
+    from kworker.kafka.embedded import EmbeddedBroker
+    from kworker.worker import run_worker
+
+    with EmbeddedBroker() as broker:
+        # The command to publish reads the same configuration: it must not offer this broker TLS.
+        security = " -X security.protocol=plaintext" if "security.protocol" in config.kafka else ""
+        config = _local(config, broker.bootstrap)
+        for topic in _topics(config):
+            broker.create(topic)
+            broker.create(config.dead_letter(topic))
+        click.echo(_banner(config, load_plugins(config)[0], security))
+        return run_worker(config)
 
 
 def _local(config: Config, bootstrap: str) -> Config:

@@ -41,8 +41,10 @@ class AsyncClient:
         kafka: Mapping[str, str] | None = None,
         timeout: float | str = 30.0,
         reply_topic: str | None = None,
+        tracing: bool = False,
     ) -> None:
         self._topic = topic
+        self._tracing = tracing
         self._reply_topic = reply_topic
         self._sender = Sender(bootstrap, kafka or {}, seconds(timeout))
         self._replies = Replies(bootstrap, kafka or {})
@@ -78,7 +80,9 @@ class AsyncClient:
         schema_id: int | None = None,
     ) -> Published:
         """Publish one message; returns when the broker has acknowledged it. See `Client.publish`."""
-        composed = compose(Message(task, payload, topic, key, id, headers, schema, schema_id), self._topic)
+        composed = compose(
+            Message(task, payload, topic, key, id, headers, schema, schema_id), self._topic, tracing=self._tracing
+        )
         return await self._wait(await self._send(composed))
 
     async def call(
@@ -103,6 +107,7 @@ class AsyncClient:
             reply_to or self._reply_topic,
             dead_letters,
             self._sender.timeout if timeout is None else timeout,
+            tracing=self._tracing,
         )
         self._sender.check()
         awaited, sent = call.awaited, None
@@ -123,7 +128,7 @@ class AsyncClient:
 
     async def publish_many(self, messages: Iterable[Message]) -> list[Published]:
         """Publish many messages in batches; returns when all are acknowledged. See `Client.publish_many`."""
-        composed = [compose(message, self._topic) for message in messages]
+        composed = [compose(message, self._topic, tracing=self._tracing) for message in messages]
         futures = [await self._send(message) for message in composed]
         return all_published([await self._result(future) for future in futures])
 

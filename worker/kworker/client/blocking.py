@@ -31,7 +31,8 @@ class Client:
     properties, such as `security.protocol`; a topic that takes less than 1 MB needs a `batch.size` below its limit, as
     the broker refuses a batch as a whole. timeout: seconds (or `"30s"`) until a message that was not acknowledged
     counts as failed. reply_topic: where `call` reads results; one for a service does, each client reads it from its
-    end. Raises ConfigError for properties that are unsafe or unknown.
+    end. tracing: a span of OpenTelemetry for each message (extra `otel`), which its attempts go on from. Raises
+    ConfigError for properties that are unsafe or unknown.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class Client:
         kafka: Mapping[str, str] | None = None,
         timeout: float | str = 30.0,
         reply_topic: str | None = None,
+        tracing: bool = False,
     ) -> None:
         self._topic = topic
+        self._tracing = tracing
         self._reply_topic = reply_topic
         self._sender = Sender(bootstrap, kafka or {}, seconds(timeout))
         self._replies = Replies(bootstrap, kafka or {})
@@ -80,7 +83,13 @@ class Client:
         ValueError or TypeError for what cannot be sent.
         """
         return self._wait(
-            self._send(compose(Message(task, payload, topic, key, id, headers, schema, schema_id), self._topic))
+            self._send(
+                compose(
+                    Message(task, payload, topic, key, id, headers, schema, schema_id),
+                    self._topic,
+                    tracing=self._tracing,
+                )
+            )
         )
 
     def call(
@@ -114,6 +123,7 @@ class Client:
             reply_to or self._reply_topic,
             dead_letters,
             self._sender.timeout if timeout is None else timeout,
+            tracing=self._tracing,
         )
         self._sender.check()
         sent: Sent | None = None
@@ -135,7 +145,7 @@ class Client:
         All of them are tried; when any was not acknowledged, raises a PublishError whose `results` tell them apart.
         When one cannot be sent at all, raises ValueError or TypeError and sends none.
         """
-        composed = [compose(message, self._topic) for message in messages]
+        composed = [compose(message, self._topic, tracing=self._tracing) for message in messages]
         futures = [self._send(message) for message in composed]
         return all_published([self._result(future) for future in futures])
 

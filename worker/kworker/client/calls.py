@@ -85,7 +85,13 @@ class Call(Struct, frozen=True):
 
 
 def prepare(
-    message: Message, topic: str, reply_topic: str | None, dead_letters: str | None, limit: float | str
+    message: Message,
+    topic: str,
+    reply_topic: str | None,
+    dead_letters: str | None,
+    limit: float | str,
+    *,
+    tracing: bool,
 ) -> Call:
     """The call of a message. topic: where it goes if it names none. Raises ValueError or TypeError."""
     given: Mapping[str, str | bytes] = message.headers or {}
@@ -96,7 +102,7 @@ def prepare(
         )
     if _REPLY_TO in given:
         raise ValueError(f"cannot call {message.task!r}: kworker sets the header {_REPLY_TO!r} itself; give reply_to=")
-    composed = compose(replace(message, headers={**given, _REPLY_TO: reply_topic}), topic)
+    composed = compose(replace(message, headers={**given, _REPLY_TO: reply_topic}), topic, tracing=tracing)
     if len(composed.id.encode()) > LONGEST_ID:
         raise ValueError(f"cannot call {message.task!r}: its id is longer than {LONGEST_ID} bytes")
     if dead_letters is None:

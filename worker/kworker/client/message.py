@@ -21,6 +21,7 @@ from kworker.task import Publication
 
 if TYPE_CHECKING:
     from kworker.codecs.avro_schema import AvroSchema
+    from kworker.tracing import Sending
 
 
 class Message(Struct, frozen=True):
@@ -74,27 +75,44 @@ class Composed(NamedTuple):
     publication: Publication
     task: str
     id: str
+    span: Sending | None = None
 
     def error(self, reason: str) -> PublishError:
-        """What is raised when it was not acknowledged."""
+        """What is raised when it was not acknowledged; its span ends with it."""
+        if self.span is not None:
+            self.span.failed(reason)
         return PublishError(f"{self.task!r} was not published: {reason}", id=self.id)
 
 
-def compose(message: Message, topic: str) -> Composed:
-    """The record of a message; topic: where it goes if it names none. Raises ValueError or TypeError."""
+def compose(message: Message, topic: str, *, tracing: bool = False) -> Composed:
+    """The record of a message; topic: where it goes if it names none. tracing: it begins, or goes on, a trace.
+
+    Raises ValueError or TypeError.
+    """
     id = uuid.uuid4().hex if message.id is None else message.id
     if message.schema is not None or message.schema_id is not None:
         message = as_avro(message)
-    publication = record_of(
+    publication = _record(message, message.topic or topic, id)
+    if not tracing:
+        return Composed(publication, message.task, id)
+    from kworker.tracing import Sending  # late: it needs an extra
+
+    span = Sending(publication.topic, message.task, id)
+    given = dict(publication.headers)
+    publication.headers.extend((name, text.encode()) for name, text in span.headers.items() if name not in given)
+    return Composed(publication, message.task, id, span)
+
+
+def _record(message: Message, topic: str, id: str) -> Publication:
+    return record_of(
         message.task,
         message.payload,
-        topic=message.topic or topic,
+        topic=topic,
         key=message.key,
         id=id,
         headers=message.headers,
         now=time.time(),
     )
-    return Composed(publication, message.task, id)
 
 
 def settle(
@@ -105,6 +123,8 @@ def settle(
     record: Any,
 ) -> None:
     """Tell a publisher what became of its message, by the delivery report of the Kafka client."""
+    if error is None and message.span is not None:
+        message.span.written(record.partition(), record.offset())
     if future.done():
         return  # its publisher was cancelled
     if error is None:

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from kworker.process import sentinel
 from kworker.bulletin import Bulletin
+from kworker.process import sentinel
 
 log = logging.getLogger(__name__)
 
