@@ -48,6 +48,7 @@ class Account:
         self.logs = {place: Log(place) for place in PLACES}
         self.stored: dict[TopicPartition, Stored] = {}  # survives the engine
         self.charges: Counter[tuple[TopicPartition, int]] = Counter()  # deaths while the group believed it to run alone
+        self.counted: dict[TopicPartition, Stored | None] = {}  # whose death is charged already
         self.effects: set[tuple[TopicPartition, int]] = set()  # succeeded or dead-lettered, and acknowledged
         self.boot()
 
@@ -293,6 +294,8 @@ class Account:
         assert not beside, f"blame: {named} is said to run alone, but {beside} runs as well"
         assert len(named) <= 1, f"blame: {named} are said to run alone"
         closed = engine.suspicion.closed
+        for watch in [partition.watch for partition in engine.suspicion.watched]:
+            crowd += Counter(entry.task.name for entry in watch.held) if watch is not None else Counter()
         for place, epoch in self.owned.items():
             partition = engine.partitions[place]
             assert partition.tracker.committable == epoch.committable, "commit: the watermark is wrong"

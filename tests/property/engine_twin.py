@@ -36,8 +36,9 @@ class Twin(Account):
             if place in self.owned:
                 self._fence(self.owned[place])
             before = stored.mark if stored else Mark()
-            if before.alone is not None:
+            if before.alone is not None and self.counted.get(place) is not stored:  # one death is charged once
                 self.charges[place, before.alone] += 1
+            self.counted[place] = stored
             end = self.logs[place].end if before.lives else None
             mark = before.begun(begin, end)
             if self.alphabet is not None and marking != "refused":

@@ -77,6 +77,9 @@ class Config:
     reply_topics: tuple[str, ...] = ()
     schema_registry: SchemaRegistrySettings | None = None
     tracing: bool = False
+    timekeeper: bool = True
+    delay_partitions: int = 4
+    state_dir: str | None = None
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     kafka: Mapping[str, str] = field(default_factory=dict)

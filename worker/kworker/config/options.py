@@ -211,6 +211,9 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("schema_registry", urls, "URL", "Schema registry for Avro with Confluent framing."),
     Option("tracing", boolean, "BOOL", "Trace tasks by OpenTelemetry; its SDK reads OTEL_* variables."),
+    Option("timekeeper", boolean, "BOOL", "Hand over delayed tasks when they are due."),
+    Option("delay_partitions", whole(1, 10_000), "N", "Partitions of the delay log, when it is made."),
+    Option("state_dir", words, "DIR", "Folder for what a worker keeps of delayed tasks while it runs."),
     Option("log_format", one_of("console", "json"), "FORMAT", "console or json."),
     Option("log_level", one_of(*LOG_LEVELS), "LEVEL", f"{', '.join(LOG_LEVELS)}."),
 )

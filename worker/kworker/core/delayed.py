@@ -1,9 +1,9 @@
 """The records of the delay log: tasks that wait, what ends their wait, and requests to cancel one (WIRE.md).
 
-A waiting task is a record whose key is its id; the same id again replaces it. Its headers are the task's own, and behind
-them those that say when it is due and where it goes. A tombstone ends the wait. Promises: what is handed over is the
-task's key, value and headers byte for byte, null told from empty; of a header that occurs twice the last is meant, so
-that what a publisher forged among a task's own headers stays a header of the task. Pure.
+A waiting task is a record whose key is its id; the same id again replaces it. Its headers are the task's own, and
+behind them those that say when it is due and where it goes. A tombstone ends the wait. Promises: what is handed over is
+the task's key, value and headers byte for byte, null told from empty; of a header that occurs twice the last is meant,
+so that what a publisher forged among a task's own headers stays a header of the task. Pure.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -31,7 +32,7 @@ MOST_ATTEMPTS = 1_000_000
 
 _OWN = (KEY, NULL, TARGET, DUE)
 _LEGAL = re.compile(r"[a-zA-Z0-9._-]{1,249}", re.ASCII)
-_WHOLE = re.compile(rb"[0-9]{1,18}")
+_DIGITS = 18
 _LATEST = int(MAXIMUM * 1000)
 
 
@@ -148,12 +149,15 @@ def judge(id: bytes, headers: Mapping[str, bytes | None], log: str, now: int) ->
         return 0, f"{DUE} {due} is more than ten years ahead"
     if not 0 < len(id) <= LONGEST_ID:
         return 0, f"its id has {len(id)} bytes, not 1 to {LONGEST_ID}"
+    return due, _target_fault(target, log)
+
+
+@lru_cache(256)  # few targets, many records
+def _target_fault(target: bytes, log: str) -> str:
     topic = target.decode("utf-8", "replace")
     if not _LEGAL.fullmatch(topic) or topic in (".", "..") or topic.startswith("__"):
-        return 0, f"{TARGET} {_shown(target)} is not a topic that a task can go to"
-    if topic == log:
-        return 0, f"{TARGET} is the delay log itself"
-    return due, ""
+        return f"{TARGET} {_shown(target)} is not a topic that a task can go to"
+    return f"{TARGET} is the delay log itself" if topic == log else ""
 
 
 def decode(id: bytes, value: bytes | None, headers: Headers, due: int) -> Delayed:
@@ -241,7 +245,7 @@ def _without_last(headers: Headers, names: tuple[str, ...]) -> Headers:
 
 
 def _whole(value: bytes | None) -> int | None:
-    return int(value) if value is not None and _WHOLE.fullmatch(value) else None
+    return int(value) if value is not None and value.isdigit() and len(value) <= _DIGITS else None
 
 
 def _shown(value: bytes | None) -> str:

@@ -9,12 +9,11 @@ older tombstone came behind it (min.compaction.lag.ms).
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as Position
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but its types do not re-export them
     AdminClient,
@@ -40,7 +39,9 @@ WANTED: Mapping[str, str] = {
 """What a delay log made by kworker is configured with; one that exists may have other numbers, within limits."""
 
 _LEAST = {"delete.retention.ms": HOUR_MS, "min.compaction.lag.ms": 60_000}
-_BUDGET = 10.0
+_BUDGET, _CALL = 10.0, 5.0
+_EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # the client's own lacks types
+_LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _CONSUMER = {
     "enable.partition.eof": "true",
     "auto.offset.reset": "error",
@@ -49,6 +50,14 @@ _CONSUMER = {
     "fetch.message.max.bytes": "1048576",
     "max.poll.interval.ms": "300000",
 }
+
+
+class LogPlace(NamedTuple):
+    """Where a partition starts, where it truly ends, behind transactions that are still open, and the topic's id."""
+
+    low: int
+    end: int
+    identity: str
 
 
 def group_of(namespace: str) -> str:
@@ -96,18 +105,18 @@ class DelayLog:
     def _plan(self, partitions: int) -> NewTopic:
         return NewTopic(self.name, num_partitions=partitions, replication_factor=-1, config=dict(WANTED))
 
-    def ends(self, partition: int) -> tuple[int, int]:
-        """Where the log of a partition starts, and its true end: behind transactions that are still open, too."""
+    def place(self, partition: int) -> LogPlace:
+        """Where the log of a partition is now."""
         position = Position(self.name, partition)
-        earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]  # the client's
         found = [
             self._client.list_offsets(
-                {position: spec}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_BUDGET
+                {position: spec}, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_CALL
             )[position]
-            for spec in (earliest, latest)
+            for spec in (_EARLIEST, _LATEST)
         ]
-        low, high = (answer.result(_BUDGET).offset for answer in found)
-        return low, high
+        topics = self._client.describe_topics(TopicCollection([self.name]), request_timeout=_CALL)
+        low, end = (answer.result(_CALL).offset for answer in found)
+        return LogPlace(low, end, str(topics[self.name].result(_CALL).topic_id))
 
     def settings(self) -> dict[str, str]:
         """How the topic is configured."""
@@ -163,11 +172,3 @@ def faults(settings: Mapping[str, str]) -> dict[str, str]:
 def retention_of(settings: Mapping[str, str]) -> float:
     """Seconds for which a tombstone can be read at least."""
     return int(settings.get("delete.retention.ms", WANTED["delete.retention.ms"])) / 1000
-
-
-def patiently(make: Any, within: float) -> Any:
-    """Call `make` until it returns something true, at most `within` seconds; returns what it returned last."""
-    deadline = time.monotonic() + within
-    while not (found := make()) and time.monotonic() < deadline:
-        time.sleep(0.1)  # metadata of a topic that was just made spreads; nothing is assumed to be done by then
-    return found

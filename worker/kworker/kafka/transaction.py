@@ -1,9 +1,9 @@
 """Writes batches of records, each in one transaction: all of it is there, or nothing; one writer a name.
 
-Owns a transactional Producer. Promises: when `start` returns, an earlier writer of the name is fenced, what it left open
-is undone, and what it committed is in the log; a record that the broker does not take is told apart from the others of
-its batch; every call is bounded. Whoever gets Failed or Ousted throws the writer away: what became of its last batch is
-known when another one has started and has read the log up to its end.
+Owns a transactional Producer. Promises: when `start` returns, an earlier writer of the name is fenced, what it left
+open is undone, and what it committed is in the log; a record that the broker does not take is told apart from the
+others of its batch; every call is bounded. Whoever gets Failed or Ousted throws the writer away: what became of its
+last batch is known when another one has started and has read the log up to its end.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ KEY_DECIDES = -1
 Placed = tuple[Publication, int]
 """A record to write, and its partition."""
 
+_MOST_TOPICS = 1_000
+_THERE_FOR, _ABSENT_FOR = 30.0, 0.5  # seconds for which an answer about a topic is believed
 _SETTINGS = {"retry.backoff.ms": "2", "linger.ms": "0"}  # at the default of 100 a transaction takes 80 ms, at this 10
 _LIMITS = {"message.timeout.ms": "15000", "transaction.timeout.ms": "30000"}
 _client_log = logging.getLogger("kworker.client")
@@ -68,6 +70,7 @@ class Transactions:
     def __init__(self, settings: Mapping[str, Any], name: str) -> None:
         self._refused: dict[int, KafkaError] = {}
         self._offsets: list[int] = []
+        self._topics: dict[str, tuple[str, float]] = {}
         self._producer = Producer(
             _SETTINGS
             | {**settings}
@@ -81,6 +84,22 @@ class Transactions:
             self._producer.init_transactions(CALL)
         except KafkaException as error:
             raise Failed(error.args[0].str()) from error
+
+    def missing(self, topic: str) -> str:
+        """Why nothing can be written to this topic; '' when it can. A broker that creates topics is asked to."""
+        now = time.monotonic()
+        why, until = self._topics.get(topic, ("", 0.0))
+        if now < until:
+            return why
+        try:
+            error = self._producer.list_topics(topic, timeout=CALL).topics[topic].error
+        except KafkaException as failure:
+            raise Failed(failure.args[0].str()) from failure
+        why = "" if error is None else f"{topic}: {error.str()}"
+        if len(self._topics) > _MOST_TOPICS:
+            self._topics.clear()
+        self._topics[topic] = why, now + (_ABSENT_FOR if why else _THERE_FOR)
+        return why
 
     def write(self, records: Sequence[Placed]) -> list[int]:
         """Write these; returns the offset of each. Raises Refused, Failed or Ousted."""

@@ -42,7 +42,7 @@ _TABLES = (
        content BLOB NOT NULL, fault TEXT NOT NULL DEFAULT '', tries INTEGER NOT NULL DEFAULT 0)""",
     "CREATE TABLE gone (id BLOB NOT NULL, until INTEGER NOT NULL, offset INTEGER NOT NULL)",
     "CREATE TABLE request (key BLOB PRIMARY KEY, id BLOB NOT NULL, offset INTEGER NOT NULL)",
-    "CREATE TABLE ended (id BLOB PRIMARY KEY, at INTEGER NOT NULL)",
+    "CREATE TABLE ended (id BLOB PRIMARY KEY, at INTEGER NOT NULL, outcome TEXT NOT NULL)",
 )
 _INSERT = "INSERT INTO entry (offset, id, due, ready, content, fault) VALUES (?, ?, ?, ?, ?, ?)"
 _ROW = "offset, id, due, content, fault, tries"
@@ -51,7 +51,7 @@ Content = tuple[bytes, Headers, int]
 """A record's value, headers and timestamp."""
 
 pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(Content).decode
+_decoder: msgspec.msgpack.Decoder[Content] = msgspec.msgpack.Decoder(Content)
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -66,7 +66,7 @@ class Entry(Struct, frozen=True, gc=False):
 
     def record(self) -> Content:
         """The record as it is in the log."""
-        return _unpack(self.content)
+        return _decoder.decode(self.content)
 
 
 NewEntry = tuple[int, bytes, int, int, bytes, str]
@@ -74,13 +74,14 @@ NewEntry = tuple[int, bytes, int, int, bytes, str]
 
 
 class Gone(Struct, frozen=True, gc=False):
-    """A tombstone: at `offset` in the log, it ends the entries of `id` up to `until`. at: when, in ms since the epoch; 0
-    when that need not be remembered."""
+    """A tombstone: at `offset` in the log, it ends the entries of `id` up to `until`, with this outcome. at: when, in
+    ms since the epoch; 0 when that need not be remembered."""
 
     id: bytes
     until: int
     offset: int
     at: int
+    outcome: str
 
 
 class Asked(Struct, frozen=True, gc=False):
@@ -98,6 +99,8 @@ class Cache:
         self.path = path
         self.position = 0
         """The offset after the last record applied, or after the end of the log as far as it was read."""
+        self.identity = ""
+        """The id of the topic that was read."""
         self.pending = 0
         """How many tasks wait, as soon as it is settled."""
         self.settled = False
@@ -124,7 +127,7 @@ class Cache:
         self._db.executemany(_INSERT, entries)
         self._db.executemany("INSERT INTO gone VALUES (?, ?, ?)", [(one.id, one.until, one.offset) for one in gone])
         self._ask(asked)
-        self._remember((one.id, one.at) for one in gone)
+        self._remember((one.id, one.at, one.outcome) for one in gone)
         self._db.execute("COMMIT")
 
     def settle(self) -> None:
@@ -159,7 +162,7 @@ class Cache:
             elif offset < gone.offset:
                 self.exposed.add(offset)
         self._db.execute("DELETE FROM request WHERE key = ? AND offset < ?", (gone.id, gone.offset))
-        self._remember([(gone.id, gone.at)])
+        self._remember([(gone.id, gone.at, gone.outcome)])
 
     def ask(self, asked: Asked) -> None:
         """A request to cancel was read."""
@@ -220,19 +223,23 @@ class Cache:
         found = (self._db.execute(f"SELECT {_ROW} FROM entry WHERE offset = ?", (offset,)) for offset in offsets)
         return [Entry(*row) for rows in found for row in rows]
 
-    def has_ended(self, id: bytes) -> bool:
-        """Whether the wait of this id ended not long ago."""
-        return self._db.execute("SELECT 1 FROM ended WHERE id = ?", (id,)).fetchone() is not None
+    def outcome(self, id: bytes) -> str | None:
+        """How the wait of this id ended; None when it did not, or that is long ago."""
+        row = self._db.execute("SELECT outcome FROM ended WHERE id = ?", (id,)).fetchone()
+        return None if row is None else str(row[0])
 
     # -- what was done ------------------------------------------------------------------------------------------
 
-    def ended(self, entries: Sequence[Entry], answered: Sequence[Asked], at: int) -> None:
-        """Their tombstones are written, and those of the requests. at: ms since the epoch."""
+    def ended(self, entries: Sequence[Entry], outcome: str, at: int) -> None:
+        """Their tombstones are written. at: ms since the epoch."""
         self.begin()
         self._drop([entry.offset for entry in entries])
-        self._db.executemany("DELETE FROM request WHERE key = ?", [(one.key,) for one in answered])
-        self._remember((entry.id, at) for entry in entries)
+        self._remember((entry.id, at, outcome) for entry in entries)
         self.commit()
+
+    def answered(self, asked: Sequence[Asked]) -> None:
+        """The answers to these requests are written."""
+        self._db.executemany("DELETE FROM request WHERE key = ?", [(one.key,) for one in asked])
 
     def moved(self, offsets: Sequence[tuple[int, int]]) -> None:
         """Entries were written again: (offset before, offset now)."""
@@ -258,5 +265,5 @@ class Cache:
             "INSERT OR REPLACE INTO request VALUES (?, ?, ?)", [(one.key, one.id, one.offset) for one in asked]
         )
 
-    def _remember(self, ended: Iterable[tuple[bytes, int]]) -> None:
-        self._db.executemany("INSERT OR REPLACE INTO ended VALUES (?, ?)", (one for one in ended if one[1]))
+    def _remember(self, ended: Iterable[tuple[bytes, int, str]]) -> None:
+        self._db.executemany("INSERT OR REPLACE INTO ended VALUES (?, ?, ?)", (one for one in ended if one[1]))

@@ -1,0 +1,311 @@
+"""One partition of the delay log in the hands of its owner: taken over, kept up, and what is due handed over.
+
+Promises: nothing is handed over before an earlier owner is fenced and the log was read up to the end that it had then;
+each batch is one transaction, the tasks to their topics and their tombstones, so whoever dies or is frozen wherever,
+each task is handed over once; what one batch could not be written for goes on waiting, and the others go on without it.
+Raises Failed when it cannot go on as it is: then it is taken over again from `again`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from kworker.core.delayed import Answer, Outcome, answer, decode, set_aside, tombstone
+from kworker.kafka.delaylog import LogPlace
+from kworker.kafka.transaction import KEY_DECIDES, Failed, Placed, Refused, Transactions
+from kworker.task import ErrorInfo, Publication, Reason, Record
+from kworker.timekeeper.cache import Asked, Cache, Entry, Gone
+from kworker.timekeeper.reading import Clocks, read
+from kworker.timekeeper.tally import Tally
+
+log = logging.getLogger(__name__)
+
+MOST_TRIES = 5
+"""How often a task is tried that its target does not take, before it is set aside."""
+
+_WAITS = (1_000, 4_000, 16_000, 64_000)  # ms between these tries
+_NOT_NOW = 30_000
+_SHIFTED = 1_000  # ms by which the wall clock was set, to be worth counting the due times anew
+_OPEN_TOO_LONG = 30.0
+
+
+class Holding:
+    """See the module. topic: the delay log. place: asks where its partition is; letters: sees that there is
+    a topic for dead letters, and returns why not."""
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        cache: Cache,
+        *,
+        clocks: Callable[[], Clocks],
+        writer: Callable[[], Transactions],
+        place: Callable[[], LogPlace],
+        letters: Callable[[Transactions], str],
+        tally: Tally,
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.cache = cache
+        self.ready = False
+        """Whether it is taken over."""
+        self.gap = False
+        """Whether the log is not the one, or does not go on where, the cache was read: it must be built again."""
+        self.retry_at = 0.0
+        self._clocks = clocks
+        self._make_writer = writer
+        self._place = place
+        self._letters = letters
+        self._tally = tally
+        self._writer: Transactions | None = None
+        self._end: int | None = None
+        self._since = time.monotonic()
+        self._told = False
+        self._distance = clocks().distance
+        self._alone: set[int] = set()
+
+    # -- the log ------------------------------------------------------------------------------------------------
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Records of the partition, in order."""
+        cache = self.cache
+        fresh = [record for record in records if record.offset() >= cache.position]
+        if not fresh or self.gap:
+            return
+        items = read(fresh, self.topic, self._clocks())
+        if cache.settled:
+            cache.begin()
+            for item in items:
+                if isinstance(item, tuple):
+                    cache.put(item)
+                elif isinstance(item, Gone):
+                    cache.end(item)
+                else:
+                    cache.ask(item)
+            cache.commit()
+        else:
+            found = list(items)
+            entries = [item for item in found if isinstance(item, tuple)]
+            others = [item for item in found if not isinstance(item, tuple)]
+            gone = [item for item in others if isinstance(item, Gone)]
+            cache.load(entries, gone, [item for item in others if isinstance(item, Asked)])
+        cache.position = fresh[-1].offset() + 1
+
+    def reached(self, offset: int) -> None:
+        """The log was read up to this offset; behind it there are at most records of open transactions."""
+        if not self.gap:
+            self.cache.position = max(self.cache.position, offset)
+
+    # -- taking over --------------------------------------------------------------------------------------------
+
+    def advance(self) -> bool:
+        """Do what can be done now; returns whether there may be more. Raises Failed, sqlite3.Error, KafkaException."""
+        if self.ready:
+            return self._hand_over()
+        if self._writer is None:
+            self._begin()
+        if not self.gap and self._end is not None and self.cache.position >= self._end:
+            self._complete()
+            return True
+        if not self._told and time.monotonic() - self._since > _OPEN_TOO_LONG:
+            self._told = True
+            log.warning("the delay log is not read to its end yet: is a transaction open in it?", extra=self._named())
+        return False
+
+    def again(self, wait: float) -> None:
+        """Give the writer up, and take over again in `wait` seconds."""
+        self.close()
+        self.retry_at = time.monotonic() + wait
+
+    def close(self) -> None:
+        """Give the partition up. What was not handed over stays in the log."""
+        self.ready, self._end = False, None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _begin(self) -> None:
+        self._since, self._told = time.monotonic(), False
+        self._writer = self._make_writer()
+        # Order: an earlier owner is fenced and its transaction ended before the end of the log is asked for: what that
+        # owner handed over lies before it.
+        self._writer.start()
+        place = self._place()
+        cache = self.cache
+        self.gap = cache.identity not in ("", place.identity) or (
+            cache.settled and not place.low <= cache.position <= place.end
+        )
+        cache.identity = place.identity
+        self._end = place.end
+
+    def _complete(self) -> None:
+        if not self.cache.settled:
+            self.cache.settle()
+        distance = self._clocks().distance
+        if abs(distance - self._distance) > _SHIFTED:
+            self.cache.shift(distance)
+        self._distance = distance
+        self.ready = True
+        seconds = time.monotonic() - self._since
+        self._tally.rebuild_seconds = seconds
+        log.info(
+            "delay log taken over", extra={**self._named(), "waiting": self.cache.pending, "seconds": round(seconds, 3)}
+        )
+
+    # -- handing over -------------------------------------------------------------------------------------------
+
+    def _hand_over(self) -> bool:
+        answered, renewed = self._answer(), self._renew()
+        clocks = self._clocks()
+        due = self.cache.due(clocks.steady, clocks.wall)
+        if not due:
+            return answered or renewed
+        lost = [entry for entry in due if entry.fault or entry.tries >= MOST_TRIES]
+        if lost:
+            self._set_aside(lost)
+            return True
+        self._release(self._that_go_together(self._with_targets(due)))
+        return True
+
+    def _that_go_together(self, due: list[Entry]) -> list[Entry]:
+        """Those before the first that was refused in a batch before; that one goes alone."""
+        for number, entry in enumerate(due):
+            if entry.offset in self._alone:
+                return due[: max(1, number)]
+        return due
+
+    def _with_targets(self, due: list[Entry]) -> list[Entry]:
+        """Those whose target is there. The others are put off: waiting for a topic would hold everything up."""
+        assert self._writer is not None
+        missing: dict[str, str] = {}
+        there: list[Entry] = []
+        away: list[Entry] = []
+        for entry in due:
+            target = self._read(entry).topic
+            if target not in missing:
+                missing[target] = self._writer.missing(target)
+            (away if missing[target] else there).append(entry)
+        for target, why in missing.items():
+            if why:
+                log.warning("delayed tasks cannot be handed over: %s", why, extra={**self._named(), "target": target})
+        self._put_off(away)
+        return there
+
+    def _release(self, due: list[Entry]) -> None:
+        records: list[Placed] = []
+        for entry in due:
+            records += [(self._read(entry), KEY_DECIDES), self._tombstone(entry, Outcome.HANDED_OVER)]
+        if self._write(records, due):
+            wall = self._clocks().wall
+            self.cache.ended(due, Outcome.HANDED_OVER, wall)
+            self._tally.ended[Outcome.HANDED_OVER] += len(due)
+            self._tally.late([(wall - entry.due) / 1000 for entry in due])
+
+    def _set_aside(self, lost: list[Entry]) -> None:
+        assert self._writer is not None
+        if why := self._letters(self._writer):
+            log.error("what cannot be handed over cannot be set aside either: %s", why, extra=self._named())
+            self._put_off(lost, _NOT_NOW)
+            return
+        records: list[Placed] = []
+        for entry in lost:
+            letter = self._letter(entry)
+            records += [(letter, self.partition), self._tombstone(entry, Outcome.SET_ASIDE)]
+        if self._write(records, lost):
+            self.cache.ended(lost, Outcome.SET_ASIDE, self._clocks().wall)
+            self._tally.ended[Outcome.SET_ASIDE] += len(lost)
+
+    def _letter(self, entry: Entry) -> Publication:
+        value, headers, timestamp = entry.record()
+        if entry.fault:
+            reason, error = Reason.UNDECODABLE, ErrorInfo("delayed", entry.fault)
+        else:
+            target = self._read(entry).topic
+            text = f"its target {target!r} did not take it, {entry.tries} times"
+            reason, error = Reason.REJECTED, ErrorInfo("target", text)
+        place = f"{self.topic}/{self.partition}/{entry.offset}"
+        log.error("delayed task set aside: %s", error.message, extra={**self._named(), "id": _text(entry.id)})
+        times = {"first-seen": max(0, timestamp), "failed-at": self._clocks().wall}
+        return set_aside(entry.id, value, headers, error, reason, origin=place, at=times)
+
+    def _answer(self) -> bool:
+        """Answer the requests to cancel, each in the transaction that ends the task's wait."""
+        asked = self.cache.requests()
+        if not asked:
+            return False
+        records: list[Placed] = []
+        cancelled: dict[bytes, Entry] = {}
+        for one in asked:
+            entry = self.cache.find(one.id)
+            if entry is not None and one.id not in cancelled:
+                cancelled[one.id] = entry
+                records.append(self._tombstone(entry, Outcome.CANCELLED))
+            said = Answer.CANCELLED if one.id in cancelled else self._past(one.id)
+            records.append((answer(one.key, said, self.topic), self.partition))
+        if self._write(records, []):
+            self.cache.ended(list(cancelled.values()), Outcome.CANCELLED, self._clocks().wall)
+            self.cache.answered(asked)
+            self._tally.ended[Outcome.CANCELLED] += len(cancelled)
+        return True
+
+    def _past(self, id: bytes) -> Answer:
+        outcome = self.cache.outcome(id)
+        if outcome is None:
+            return Answer.UNKNOWN
+        return Answer.CANCELLED if outcome == Outcome.CANCELLED else Answer.TOO_LATE
+
+    def _renew(self) -> bool:
+        """Write again what a tombstone behind it does not mean: compaction would take it for ended."""
+        exposed = self.cache.at(sorted(self.cache.exposed)[:100])
+        if not exposed:
+            return False
+        records: list[Placed] = []
+        for entry in exposed:
+            value, headers, _ = entry.record()
+            records.append((Publication(self.topic, entry.id, value, headers), self.partition))
+        assert self._writer is not None
+        offsets = self._writer.write(records)
+        self.cache.moved([(entry.offset, offset) for entry, offset in zip(exposed, offsets, strict=True)])
+        return True
+
+    def _write(self, records: Sequence[Placed], entries: list[Entry]) -> bool:
+        """Write them in one transaction; False when the broker does not take some: their entries are put off.
+
+        Of an entry there are two records, one behind the other.
+        """
+        if not records:
+            return False
+        assert self._writer is not None
+        try:
+            self._writer.write(records)
+        except Refused as refused:
+            if not entries:
+                raise Failed(f"the delay log does not take a record: {refused}") from refused
+            culprits = [entries[number] for number in sorted({number // 2 for number in refused.why})]
+            log.warning("delayed tasks were refused: %s", refused, extra={**self._named(), "tasks": len(culprits)})
+            self._alone.update(entry.offset for entry in culprits)
+            self._put_off(culprits)
+            return False
+        self._alone.difference_update(entry.offset for entry in entries)
+        return True
+
+    def _put_off(self, entries: Iterable[Entry], wait: int | None = None) -> None:
+        steady = self._clocks().steady
+        self.cache.put_off((entry, steady + (wait or _WAITS[min(entry.tries, len(_WAITS) - 1)])) for entry in entries)
+
+    def _read(self, entry: Entry) -> Publication:
+        value, headers, _ = entry.record()
+        return decode(entry.id, value, headers, entry.due).publication()
+
+    def _tombstone(self, entry: Entry, outcome: Outcome) -> Placed:
+        return tombstone(entry.id, entry.offset, outcome, self.topic), self.partition
+
+    def _named(self) -> dict[str, object]:
+        return {"topic": self.topic, "partition": self.partition}
+
+
+def _text(id: bytes) -> str:
+    return id[:200].decode("utf-8", "backslashreplace")

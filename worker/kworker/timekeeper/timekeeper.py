@@ -1,0 +1,306 @@
+"""The timekeeper: the thread that owns partitions of the delay log and hands over what is due.
+
+Workers share the partitions as a consumer group of their own. Owns that Consumer, and for each partition that it holds
+a SQLite file and a transactional producer, whose id fences an earlier owner (holding.py). Promises: it begins when
+there is a delay log, and costs nothing before; time is compared by the wall clock and waited for by the monotonic one,
+so that a clock that is set makes nothing early; a partition that it lost is dropped at once; a broken file is built
+again.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as Position
+
+from kworker.config import Config
+from kworker.kafka.delaylog import DelayLog, faults, keeper_settings, retention_of, writer_settings
+from kworker.kafka.settings import admin_settings
+from kworker.kafka.topics import Topics
+from kworker.kafka.transaction import Failed, Ousted, Transactions
+from kworker.task import Record
+from kworker.timekeeper.cache import Cache
+from kworker.timekeeper.holding import Holding
+from kworker.timekeeper.reading import Clocks
+from kworker.timekeeper.tally import Tally
+
+log = logging.getLogger(__name__)
+_client_log = logging.getLogger("kworker.client")
+
+_IDLE, _SOON = 0.5, 0.05  # seconds of one poll at most: when nothing is due, and while something is taken over
+_CHUNK, _CHUNKS = 1_000, 5
+_AGAIN = 1.0  # seconds before a partition is taken over again, for a broker that is not itself
+_LOOK = 2.0
+
+
+class Timekeeper:
+    """See the module. fatal: told why the worker cannot go on. Its numbers have one writer, its thread."""
+
+    def __init__(
+        self,
+        config: Config,
+        tally: Tally,
+        fatal: Callable[[str], None],
+        *,
+        wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.tally = tally
+        self.started = False
+        self.last_step = time.monotonic()
+        """When it moved last, by the monotonic clock."""
+        self._config = config
+        self._fatal = fatal
+        self._wall, self._steady = wall, steady
+        self._holdings: dict[int, Holding] = {}
+        self._kept: dict[int, tuple[Cache, float]] = {}  # of partitions that are others' now; and since when
+        self._retention = 0.0
+        self._wait = 0.0
+        self._next_look = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kworker-timekeeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin: there is a delay log. Called once, from any thread."""
+        self.started = True
+        self.last_step = time.monotonic()
+        self._thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Leave the group and end; False if that was not done within `timeout` seconds."""
+        self._stopping.set()
+        if self.started:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    @property
+    def waits(self) -> list[int]:
+        """The partitions that it holds and has not taken over yet."""
+        return [number for number, holding in self._holdings.copy().items() if not holding.ready]
+
+    def clocks(self) -> Clocks:
+        """What both clocks show."""
+        return Clocks(int(self._wall() * 1000), int(self._steady() * 1000))
+
+    # -- the thread ---------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="kworker-delayed-", dir=self._config.state_dir))
+        self._folder = folder
+        try:
+            self._log = DelayLog(self._config)
+            self._mend()
+            self._consumer = Consumer(
+                {**keeper_settings(self._config), "logger": _client_log, "error_cb": self._on_error}
+            )
+            self._consumer.subscribe(
+                [self._log.name], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+            while not self._stopping.is_set():
+                self._step()
+            self._consumer.close()
+        except Exception as error:
+            log.debug("timekeeper", exc_info=True)
+            self._fatal(f"timekeeper: {type(error).__name__}: {error}")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _mend(self) -> None:
+        """See that the topic keeps what waits."""
+        try:
+            settings = self._log.settings()
+            self._retention = retention_of(settings)
+            wrong = faults(settings)
+            why = self._log.repair(wrong) if wrong and self._config.create_topics else ""
+        except (KafkaException, TimeoutError) as error:
+            log.warning("the settings of the delay log could not be read: %s", error)
+            return
+        if wrong and (why or not self._config.create_topics):
+            command = why or f"set it with: {self._log.repair_command(wrong)}"
+            log.error("the delay log may lose tasks that wait: %s: %s", ", ".join(wrong), command)
+        elif wrong:
+            log.warning("the delay log could have lost tasks that wait: mended", extra={"set": dict(wrong)})
+
+    def _step(self) -> None:
+        self._read()
+        soonest = _IDLE
+        for holding in list(self._holdings.values()):
+            soonest = min(soonest, self._advance(holding))
+        self._wait = soonest
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._look(now)
+        self.last_step = now
+
+    def _read(self) -> None:
+        by_partition: dict[int, list[Message]] = {}
+        errors: list[Message] = []
+        try:
+            first = self._consumer.poll(self._wait)
+            messages = [] if first is None else [first]
+            for _ in range(_CHUNKS if first is not None else 0):
+                more = self._consumer.consume(_CHUNK, 0)
+                messages += more
+                if len(more) < _CHUNK:
+                    break
+        except Exception:
+            log.exception("reading the delay log raised; reading it again from what was read last")
+            for holding in self._holdings.values():
+                self._assign(holding)
+            return
+        for message in messages:
+            if message.error() is None:
+                by_partition.setdefault(message.partition() or 0, []).append(message)
+            else:
+                errors.append(message)
+        for partition, found in by_partition.items():
+            if partition in self._holdings:
+                holding = self._holdings[partition]
+                self._guarded(holding, partial(holding.take, cast("list[Record]", found)))
+        for message in errors:
+            self._hear(message)
+
+    def _hear(self, message: Message) -> None:
+        error = message.error()
+        assert error is not None
+        holding = self._holdings.get(message.partition() or 0)
+        if error.code() == KafkaError._PARTITION_EOF:
+            if holding is not None:
+                holding.reached(message.offset() or 0)
+        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+            if holding is not None:
+                log.error("the delay log does not have the next offset: it is read anew", extra={"error": error.str()})
+                holding.gap = True
+        elif error.fatal() or error.code() == KafkaError._FATAL:
+            self._fatal(f"timekeeper: {error.str()}")
+            self._stopping.set()
+        else:
+            _client_log.warning(f"delay log: {error.str()}")
+
+    def _advance(self, holding: Holding) -> float:
+        """Let it do what it can; returns how many seconds until it can do more."""
+        if time.monotonic() < holding.retry_at:
+            return _SOON
+        more = self._guarded(holding, holding.advance)
+        if holding.gap:
+            self._rebuild(holding)
+            return _SOON
+        if more:
+            return 0.0
+        if not holding.ready:
+            return _SOON
+        steady = self.clocks().steady
+        soon = self._guarded(holding, partial(holding.cache.next_ready, steady)) if holding.cache.pending else None
+        return _IDLE if not soon else max(0.0, (soon - steady) / 1000)
+
+    def _guarded(self, holding: Holding, act: Callable[[], Any]) -> Any:
+        """Do it; when it cannot go on, the partition is taken over again."""
+        named = {"partition": holding.partition}
+        try:
+            return act()
+        except Ousted as error:
+            log.warning("another worker took this partition of the delay log over: %s", error, extra=named)
+            holding.again(_AGAIN)
+        except (Failed, KafkaException, TimeoutError) as error:
+            log.warning("the delay log cannot be served now, it is tried again: %s", error, extra=named)
+            holding.again(_AGAIN)
+        except sqlite3.Error as error:
+            log.error("what waits could not be kept in %s, it is read anew: %s", self._folder, error, extra=named)  # noqa: TRY400 - one line for the user; the trace says nothing more
+            holding.gap = True
+        return False
+
+    def _look(self, now: float) -> None:
+        """Count what is shown, and forget what need not be known any more."""
+        self._next_look = now + _LOOK
+        clocks, tally = self.clocks(), self.tally
+        ready = [holding for holding in self._holdings.values() if holding.ready]
+        tally.partitions = len(ready)
+        tally.pending = sum(holding.cache.pending for holding in ready)
+        tally.overdue = sum(holding.cache.overdue(clocks.steady, clocks.wall) for holding in ready)
+        for holding in ready:
+            holding.cache.forget(clocks.wall)
+
+    # -- what is owned ------------------------------------------------------------------------------------------
+
+    def _on_assign(self, consumer: Consumer, partitions: list[Position]) -> None:
+        for position in partitions:
+            self._hold(position.partition)
+            self._assign(self._holdings[position.partition], fresh=True)
+        log.info("delay log assigned", extra={"partitions": sorted(position.partition for position in partitions)})
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[Position]) -> None:
+        for position in partitions:
+            self._give_up(position.partition)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[Position]) -> None:
+        for position in partitions:
+            self._give_up(position.partition)
+        log.warning("partitions of the delay log were given away while this worker was not heard")
+
+    def _hold(self, partition: int) -> None:
+        cache, since = self._kept.pop(partition, (None, 0.0))
+        if cache is not None and time.monotonic() - since > self._retention / 2:
+            cache.close()  # tombstones that came since may be gone from the log again
+            cache = None
+        self._holdings[partition] = Holding(
+            self._log.name,
+            partition,
+            cache or Cache(self._folder / f"{partition}.sqlite"),
+            clocks=self.clocks,
+            writer=lambda: Transactions(writer_settings(self._config), f"{self._log.name}-{partition}"),
+            place=lambda: self._log.place(partition),
+            letters=self._letters,
+            tally=self.tally,
+        )
+
+    def _give_up(self, partition: int) -> None:
+        holding = self._holdings.pop(partition, None)
+        if holding is None:
+            return
+        holding.close()
+        if holding.cache.settled and not holding.gap:
+            # Since the last step, not since now: it may have been frozen for long.
+            self._kept[partition] = holding.cache, self.last_step
+        else:
+            holding.cache.close()
+
+    def _assign(self, holding: Holding, *, fresh: bool = False) -> None:
+        """Read its partition from where its cache stands."""
+        place = Position(self._log.name, holding.partition, holding.cache.position or OFFSET_BEGINNING)
+        if not fresh:
+            self._consumer.incremental_unassign([place])
+        self._consumer.incremental_assign([place])
+
+    def _rebuild(self, holding: Holding) -> None:
+        """Throw away what was read, and read the log from its start."""
+        holding.close()
+        holding.cache.close()
+        holding.cache = Cache(self._folder / f"{holding.partition}.sqlite")
+        holding.gap = False
+        holding.again(_SOON)
+        self._assign(holding)
+
+    def _letters(self, writer: Transactions) -> str:
+        """See that the topic of dead letters is there; returns why it is not."""
+        name = f"{self._log.name}.dlq"
+        if not writer.missing(name):
+            return ""
+        topics = Topics(admin_settings(self._config))
+        found = topics.ensure_dead_letters({self._log.name: name}, create=self._config.create_topics)
+        return "; ".join(map(str, found))
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self._fatal(f"timekeeper: {error.str()}")
+        else:
+            _client_log.warning(f"delay log: {error.str()}")
