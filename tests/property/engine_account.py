@@ -215,7 +215,8 @@ class Account:
         self.suspected.add(action.topic_partition)
         assert action.times >= 2, "suspect: after one death"
         if action.charged is not None:
-            assert action.deaths == self.charges[action.topic_partition, action.charged], "suspect: deaths miscounted"
+            charges = self.charges[action.topic_partition, action.charged]
+            assert action.deaths == charges, f"suspect: {action.deaths} deaths, and {charges} of them are known"
 
     def _cleared(self, action: do.Cleared) -> None:
         self.suspected.remove(action.topic_partition)

@@ -267,7 +267,7 @@ class EngineMachine(RuleBasedStateMachine):
         if not hasattr(self, "twin") or not self.twin.sound:
             return
         twin = self.twin
-        for _ in range(300):
+        for _ in range(3000):
             before = twin.unfinished, len(twin.handed), len(twin.flying), [e.position for e in twin.owned.values()]
             if twin.withdrawing:
                 twin.answer_withdraw()
@@ -293,7 +293,8 @@ class EngineMachine(RuleBasedStateMachine):
         twin = self.twin
         self.deaths += 1
         deadly = sum(record.deadly for log in twin.logs.values() for record in log.records.values())
-        assert self.deaths <= 5 * deadly, f"deaths: {self.deaths} for {deadly} records that kill"
+        # Two that tell nothing, three of its own; and one life may end before the group took it that it began.
+        assert self.deaths <= 5 * deadly + 1, f"deaths: {self.deaths} for {deadly} records that kill"
         twin.boot()
         twin.assign(PLACES)
 

@@ -40,7 +40,7 @@ class Twin(Account):
                 self.charges[place, before.alone] += 1
             self.counted[place] = stored
             end = self.logs[place].end if before.lives else None
-            mark = before.begun(begin, end)
+            mark = before.begun(begin, restored, end)
             if self.alphabet is not None and marking != "refused":
                 bounds = [bound for one in sorted(restored) for bound in (one, one + 1)]
                 metadata, _ = encode(begin, bounds, self.alphabet, mark.packed())

@@ -71,7 +71,28 @@ ROWS = (
         buckets=_WAIT,
     ),
     MetricSpec("kworker_tasks_in_flight", "gauge", (), "Tasks read and not yet finished."),
-    MetricSpec("kworker_delayed_tasks", "gauge", (), "Tasks that wait for their due time."),
+    MetricSpec(
+        "kworker_delayed_tasks", "gauge", (), "Tasks that wait for their due time, in the partitions held here."
+    ),
+    MetricSpec("kworker_delayed_due_tasks", "gauge", (), "Delayed tasks that are due and not handed over yet."),
+    MetricSpec("kworker_delayed_ended_total", "counter", ("outcome",), "Delayed tasks whose wait ended, by how."),
+    MetricSpec(
+        "kworker_delay_lateness_seconds",
+        "histogram",
+        (),
+        "From the due time of a delayed task to its hand-over.",
+        unit="seconds",
+        buckets=_WAIT,
+    ),
+    MetricSpec("kworker_delay_partitions", "gauge", (), "Partitions of the delay log that are held here."),
+    MetricSpec(
+        "kworker_delay_takeover_seconds",
+        "gauge",
+        (),
+        "How long the last take-over of a partition of the delay log took.",
+        unit="seconds",
+        merge="max",
+    ),
     MetricSpec("kworker_slots", "gauge", ("executor",), "Slots that can run tasks."),
     MetricSpec("kworker_slots_busy", "gauge", ("executor",), "Slots that are running a task."),
     MetricSpec(

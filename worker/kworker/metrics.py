@@ -36,6 +36,7 @@ _CLOSED: dict[str, Sequence[str]] = {
     "error": ("exception", "timeout", "crash", "rejected"),
     "event": ("assigned", "revoked", "lost"),
     "executor": ("thread", "process", "coroutine"),
+    "outcome": ("handed-over", "cancelled", "set-aside"),
     "reason": tuple(Reason),
     "result": ("ok", "error"),
     "why": ("cancelled", "protocol", "start", "stop", "timeout"),

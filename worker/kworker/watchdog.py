@@ -51,20 +51,23 @@ class Watchdog:
         self._look: Callable[[float], None] = lambda ran: None
         self._bulletin: Callable[[], Bulletin] = lambda: Bulletin(["starting"])
         self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kworker-watchdog", daemon=True)
 
     def start(self) -> None:
         """Begin: beats, and stacks in standard error when this process is aborted."""
         faulthandler.enable(2)  # also for a crash in C
         self._guard.start()
-        threading.Thread(target=self._run, name="kworker-watchdog", daemon=True).start()
+        self._thread.start()
 
     def watch(self, look: Callable[[float], None], bulletin: Callable[[], Bulletin]) -> None:
         """From now on look at this, and bulletin this."""
         self._look, self._bulletin = look, bulletin
 
     def stop(self) -> None:
-        """Look no more."""
+        """Look no more, and tell for the last time."""
         self._ended.set()
+        self._thread.join(self._tick)
+        self._guard.beat(self._bulletin)
         self._guard.stop()
 
     def _run(self) -> None:

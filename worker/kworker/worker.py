@@ -39,6 +39,7 @@ from kworker.preparation import Interrupted, Preparation
 from kworker.process.guard import Sentinel
 from kworker.process.notify import Notifier
 from kworker.registry import Registry
+from kworker.timekeeper.timekeeper import Timekeeper
 from kworker.upkeep import Upkeep
 from kworker.watchdog import Guard, Watchdog, end, stacks
 
@@ -46,8 +47,7 @@ log = logging.getLogger("kworker")
 
 EXIT_OK, EXIT_FATAL, EXIT_UNFINISHED, EXIT_WATCHDOG = 0, 3, 4, 6
 
-_WATCH = 0.1  # seconds between two looks at deadlines while something runs
-_IDLE_WATCH = 1.0
+_WATCH, _IDLE_WATCH = 0.1, 1.0  # seconds between two looks at deadlines while something runs, and else
 _FROZEN = 5.0  # seconds that the watchdog slept too long: the process was frozen
 _CLOSE = 8.0  # to commit, leave the group and tear plugins down, after the drain
 _CLOSE_NOW = 0.8
@@ -115,7 +115,8 @@ class Worker:
         self._admin = self._pages() if alone else None
         self._notifier = Notifier(os.environ)
         self._idle_watch = min(_IDLE_WATCH, self._notifier.interval or _IDLE_WATCH)
-        self._upkeep = Upkeep(config, self._intake.begin_again)
+        self._timekeeper = Timekeeper(config, self._instruments.metrics, self._instruments.liveness, self._fatal)
+        self._upkeep = Upkeep(config, self._intake.begin_again, self._timekeeper.awaits)
         self._taken_records = 0
         self._taken_bytes = 0
         self._next_watch = 0.0
@@ -176,6 +177,7 @@ class Worker:
         self._intake.start()
         self._instruments.expect_life(time.monotonic())
         code = self._loop()
+        self._timekeeper.stop(_CLOSE_NOW / 8 if self._stops > 1 else 1.0)
         # It has its own deadline: a signal that comes now must not cut the last commit off.
         leave(
             self._intake,

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
 import time
 from pathlib import Path
 
@@ -53,6 +55,23 @@ def hang(n: int, *, ctx: Context) -> None:
     _tell("began", n, ctx)
     while not _let_go(n):
         time.sleep(0.01)
+
+
+@task("probe.hog")
+def hog(n: int, *, ctx: Context) -> None:
+    """Holds the GIL, in C, for longer than any test lasts."""
+    _tell("began", n, ctx)
+    re.fullmatch(r"(a|a)+b", "a" * 60)
+
+
+@task("probe.orphan")
+def orphan(n: int, *, ctx: Context) -> None:
+    """Leaves a process behind, whose parent is gone, and waits for one of its own."""
+    subprocess.run(["sh", "-c", "sh -c 'sleep 1' & exit"], check=True)
+    own = subprocess.Popen(["sh", "-c", "exit 7"])
+    while not _let_go(n):
+        time.sleep(0.01)
+    _tell(f"exit {own.wait()}", n, ctx)
 
 
 @task("probe.fail", max_attempts=2, wait=wait_none())

@@ -93,7 +93,6 @@ class Engine:
             for partition in self._shrunk:
                 self.pressure.shrunk(partition, len(self.partitions), actions)
             self._shrunk.clear()
-        self._start(now, actions)
         outgoing, missing = self.forwarding.take()
         if missing:
             actions.append(do.CreateTopics(missing))
@@ -101,6 +100,7 @@ class Engine:
             actions.append(do.Send(outgoing))
         if self.departure.pending:
             self._settle(now, actions)
+        self._start(now, actions)  # last: what was given up may have been what the others waited for
         return actions
 
     @property
@@ -148,7 +148,7 @@ class Engine:
                 partition.changes = 1  # the start position itself is committed: a group that starts at the end must
             self.partitions[topic_partition] = partition  # not lose what comes before its first finished task
             before = unpacked(mark)
-            partition.mark = before.begun(given.start, given.end)
+            partition.mark = before.begun(given.start, restored, given.end)
             partition.marked = partition.mark if given.marked else before
             actions += self.suspicion.watch(partition, before, given.end)
             if self.departure.stopping:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
+from kworker.core.metadata import Intervals
+
 UNCLEAN_ENDS = 2
 """So many lives in a row must have ended without a word before their records are suspected: machines die."""
 
@@ -41,23 +43,20 @@ class Mark(Struct, frozen=True, array_like=True):
         """True if so many lives ended without a word that what they may have been running must run alone."""
         return self.lives >= UNCLEAN_ENDS
 
-    def charged(self) -> Mark:
-        """The same, with the death of this life charged to the task that ran alone in it."""
-        if self.alone is None:
-            return self
-        deaths = {**self.deaths, self.alone: (*self.deaths.get(self.alone, ()), self.since)}
-        kept = {offset: deaths[offset] for offset in sorted(deaths)[:_MOST_CHARGED]}
-        return msgspec.structs.replace(self, alone=None, since=0, deaths=kept)
+    def begun(self, start: int, finished: Intervals | frozenset[int], end: int | None) -> Mark:
+        """What the next owner writes before its first task: the death is charged to the task that ran alone.
 
-    def begun(self, start: int, end: int | None) -> Mark:
-        """What the next owner writes before its first task. end: of the log now, if it is known.
-
-        Where nothing is to be read, nothing can have killed anybody.
+        start, finished: the committed offset, and what is done above it. end: of the log now, if it is known; where
+        nothing is to be read, nothing can have killed anybody.
         """
-        before = self.charged()
-        if not before.lives or (end is not None and end <= start):
+        if not self.lives or (end is not None and end <= start):
             return ALIVE
-        return msgspec.structs.replace(before, lives=before.lives + 1, lease=max(before.lease, start + FIRST_LEASE))
+        deaths = dict(self.deaths)
+        if self.alone is not None:
+            deaths[self.alone] = (*deaths.get(self.alone, ()), self.since)
+        open_ones = sorted(offset for offset in deaths if offset >= start and offset not in finished)
+        kept = {offset: deaths[offset] for offset in open_ones[:_MOST_CHARGED]}
+        return Mark(self.lives + 1, max(self.lease, start + FIRST_LEASE), deaths=kept)
 
     def ended(self) -> Mark:
         """What an owner writes that ends well: its own life counts no more, what it knows of earlier ones is kept."""

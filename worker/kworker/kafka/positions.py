@@ -169,7 +169,8 @@ def _patiently(call: Callable[[], _Result]) -> _Result:
 
 def _begun(given: Assignment, alphabet: Alphabet) -> Position:
     finished, mark = read(given.metadata, given.start) or (Intervals(), b"")
-    text, _ = encode(given.start, finished.bounds, alphabet, unpacked(mark).begun(given.start, given.end).packed())
+    begun = unpacked(mark).begun(given.start, finished, given.end)
+    text, _ = encode(given.start, finished.bounds, alphabet, begun.packed())
     return Position(*given.topic_partition, given.start, text)
 
 

@@ -150,7 +150,7 @@ class Holding:
         self._distance = distance
         self.ready = True
         seconds = time.monotonic() - self._since
-        self._tally.rebuild_seconds = seconds
+        self._tally.takeover_seconds = seconds
         log.info(
             "delay log taken over", extra={**self._named(), "waiting": self.cache.pending, "seconds": round(seconds, 3)}
         )

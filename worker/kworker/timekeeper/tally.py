@@ -1,23 +1,29 @@
-"""What the timekeeper counts; its thread is the only one that writes here."""
+"""What the timekeeper counts, and shows; its thread is the only one that writes here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from kworker.core.delayed import Outcome
+from kworker.metrics import Metrics
 
 
 class Tally:
-    """See the module. late: told by how many seconds each task was handed over after it was due."""
+    """The numbers of one timekeeper, on the page of `metrics`."""
 
-    def __init__(self, late: Callable[[Sequence[float]], None]) -> None:
-        self.late = late
-        self.ended = dict.fromkeys(Outcome, 0)
+    def __init__(self, metrics: Metrics) -> None:
+        self.late = metrics.histogram("kworker_delay_lateness_seconds").observe_many
+        """Told by how many seconds tasks were handed over after they were due."""
+        self.ended = dict.fromkeys(map(str, Outcome), 0)
+        """How many waits ended how."""
         self.partitions = 0
-        """Partitions taken over."""
+        """Partitions that are taken over."""
         self.pending = 0
         """Tasks that wait in them."""
         self.overdue = 0
         """Tasks that are due there and not handed over yet."""
-        self.rebuild_seconds = 0.0
+        self.takeover_seconds = 0.0
         """How long the last take-over took."""
+        metrics.counted("kworker_delayed_ended_total", lambda: {(how,): n for how, n in self.ended.items()})
+        metrics.gauge("kworker_delayed_tasks", lambda: self.pending)
+        metrics.gauge("kworker_delayed_due_tasks", lambda: self.overdue)
+        metrics.gauge("kworker_delay_partitions", lambda: self.partitions)
+        metrics.gauge("kworker_delay_takeover_seconds", lambda: self.takeover_seconds)

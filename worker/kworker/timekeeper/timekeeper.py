@@ -24,10 +24,13 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka import TopicPartition as Position
 
 from kworker.config import Config
+from kworker.core.delayed import log_of
+from kworker.health import Liveness
 from kworker.kafka.delaylog import DelayLog, faults, keeper_settings, retention_of, writer_settings
 from kworker.kafka.settings import admin_settings
 from kworker.kafka.topics import Topics
 from kworker.kafka.transaction import Failed, Ousted, Transactions
+from kworker.metrics import Metrics
 from kworker.task import Record
 from kworker.timekeeper.cache import Cache
 from kworker.timekeeper.holding import Holding
@@ -41,25 +44,26 @@ _IDLE, _SOON = 0.5, 0.05  # seconds of one poll at most: when nothing is due, an
 _CHUNK, _CHUNKS = 1_000, 5
 _AGAIN = 1.0  # seconds before a partition is taken over again, for a broker that is not itself
 _LOOK = 2.0
+_SILENCE = 180.0  # it waits for the broker, at most for the calls of a few partitions one after the other
 
 
 class Timekeeper:
-    """See the module. fatal: told why the worker cannot go on. Its numbers have one writer, its thread."""
+    """See the module. fatal: told why the worker cannot go on."""
 
     def __init__(
         self,
         config: Config,
-        tally: Tally,
+        metrics: Metrics,
+        liveness: Liveness,
         fatal: Callable[[str], None],
         *,
         wall: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.tally = tally
-        self.started = False
-        self.last_step = time.monotonic()
-        """When it moved last, by the monotonic clock."""
         self._config = config
+        self._tally = Tally(metrics)
+        self._liveness = liveness
+        self._last_step = 0.0
         self._fatal = fatal
         self._wall, self._steady = wall, steady
         self._holdings: dict[int, Holding] = {}
@@ -72,21 +76,20 @@ class Timekeeper:
 
     def start(self) -> None:
         """Begin: there is a delay log. Called once, from any thread."""
-        self.started = True
-        self.last_step = time.monotonic()
+        self._liveness.expect("timekeeper", _SILENCE, time.monotonic())
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:
         """Leave the group and end; False if that was not done within `timeout` seconds."""
         self._stopping.set()
-        if self.started:
+        if self._thread.is_alive():
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
     @property
-    def waits(self) -> list[int]:
-        """The partitions that it holds and has not taken over yet."""
-        return [number for number, holding in self._holdings.copy().items() if not holding.ready]
+    def awaits(self) -> dict[str, Callable[[], None]]:
+        """The topic that it begins with, and what is to be called when it is there."""
+        return {log_of(self._config.namespace): self.start} if self._config.timekeeper else {}
 
     def clocks(self) -> Clocks:
         """What both clocks show."""
@@ -140,7 +143,8 @@ class Timekeeper:
         now = time.monotonic()
         if now >= self._next_look:
             self._look(now)
-        self.last_step = now
+        self._last_step = now
+        self._liveness.beat("timekeeper", now)
 
     def _read(self) -> None:
         by_partition: dict[int, list[Message]] = {}
@@ -222,7 +226,7 @@ class Timekeeper:
     def _look(self, now: float) -> None:
         """Count what is shown, and forget what need not be known any more."""
         self._next_look = now + _LOOK
-        clocks, tally = self.clocks(), self.tally
+        clocks, tally = self.clocks(), self._tally
         ready = [holding for holding in self._holdings.values() if holding.ready]
         tally.partitions = len(ready)
         tally.pending = sum(holding.cache.pending for holding in ready)
@@ -260,7 +264,7 @@ class Timekeeper:
             writer=lambda: Transactions(writer_settings(self._config), f"{self._log.name}-{partition}"),
             place=lambda: self._log.place(partition),
             letters=self._letters,
-            tally=self.tally,
+            tally=self._tally,
         )
 
     def _give_up(self, partition: int) -> None:
@@ -270,7 +274,7 @@ class Timekeeper:
         holding.close()
         if holding.cache.settled and not holding.gap:
             # Since the last step, not since now: it may have been frozen for long.
-            self._kept[partition] = holding.cache, self.last_step
+            self._kept[partition] = holding.cache, self._last_step
         else:
             holding.cache.close()
 
