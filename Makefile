@@ -8,7 +8,7 @@ TYPED := $(wildcard worker/kworker plugins/*/src plugins/*/tests tests benchmark
 CONSTRAINTS := constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lint types imports unit test-long fmt dist constraints clean
+.PHONY: help venv demo test check lint types imports unit test-long soak fmt dist constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ unit: venv ## the tests that need no broker
 
 test-long: venv ## the tests that take minutes: soaks and storms
 	$(BIN)/pytest -m long
+
+soak: venv ## all faults at random for MINUTES=30, then the ledger; KWORKER_TEST_SEED repeats one
+	MINUTES=$(or $(MINUTES),30) $(BIN)/pytest -s tests/faults/test_soak.py
 
 fmt: venv ## format, and mend what the linter can
 	$(BIN)/ruff check --fix-only --quiet

@@ -27,7 +27,7 @@ from kworker.config import Config
 from kworker.config.options import OPTIONS
 from kworker.errors import ConfigError, FatalKafkaError, KworkerError, PluginError
 from kworker.kafka.settings import faults
-from kworker.metrics import METRICS
+from kworker.metric_table import METRICS
 from kworker.task import Reason
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")

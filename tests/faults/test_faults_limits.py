@@ -158,10 +158,10 @@ class AllTaken:
 
     def __init__(self, worker: WorkerProcess) -> None:
         self._pid = worker.pid
-        used = {int(path.name) for path in Path(f"/proc/{worker.pid}/fd").iterdir()}
-        limit = next(number for number in range(1024) if number not in used)
+        used = {int(path.name): str(path.readlink()) for path in Path(f"/proc/{worker.pid}/fd").iterdir()}
+        limit = next(number for number in range(1024) if used.get(number, "socket").startswith("socket"))
         self._limits = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
-        # What is open above the limit stays; nothing new fits below it.
+        # What is open above the limit stays until it is closed; what is below it are no connections, and stay, too.
         resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (limit, self._limits[1]))
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from faults.storm import Backlog
 from kit import Broker
-from kit.proxy import Proxy, Toxiproxy
+from kit.proxy import Proxy, Stream, Toxiproxy
 from kit.stage import metric
 from kit.trial import Trial
 from kit.worker_process import WorkerProcess
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.long, pytest.mark.kafka, pytest.mark.timeout(300)]
 SESSION = 6.0
 """The session timeout that workers have by default."""
 
-BOTH = ("upstream", "downstream")
+BOTH: tuple[Stream, ...] = ("upstream", "downstream")
 PARTITIONS = 4
 
 
@@ -99,7 +99,7 @@ def works_again(trial: Trial, backlog: Backlog, worker: WorkerProcess) -> None:
     trial.wait(works, "work in the worker that was cut off")
 
 
-def silence(trial: Trial, backlog: Backlog, network: Network, *streams: str) -> WorkerProcess:
+def silence(trial: Trial, backlog: Backlog, network: Network, *streams: Stream) -> WorkerProcess:
     """Cut the first worker off until the other one has its partitions; it is heard again when this returns."""
     cut, other = through_and_direct(trial, backlog, network)
     lost = metric(cut, "kworker_rebalances_total", event="lost")
@@ -123,7 +123,7 @@ def silence(trial: Trial, backlog: Backlog, network: Network, *streams: str) -> 
 
 @pytest.mark.parametrize("streams", [BOTH, ("upstream",)], ids=["nothing passes", "requests are lost"])
 def test_fault_24_black_hole_longer_than_the_session(
-    network: Network, tmp_path: Path, streams: tuple[str, ...]
+    network: Network, tmp_path: Path, streams: tuple[Stream, ...]
 ) -> None:
     """Another worker takes over; what the silent one did since its last commit runs again, and it comes back."""
     with Trial(tmp_path, network.broker.bootstrap, PARTITIONS) as trial:
@@ -144,7 +144,9 @@ def test_fault_24_connections_are_reset(network: Network, tmp_path: Path) -> Non
         with network.proxy.harmed("reset_peer", *BOTH, timeout=100):
             trial.wait(lambda: "onnection reset" in worker.logged() or "isconnected" in worker.logged(), "a reset")
             ends = time.monotonic() + 10.0  # the length of the fault is the scenario
-            trial.wait(lambda: backlog.fill() or time.monotonic() > ends, "the end of the fault")
+            while time.monotonic() < ends:
+                backlog.fill()
+                assert trial.living == [worker, other]
             trial.expose(before, worker)
         works_again(trial, backlog, worker)
         trial.finish()

@@ -29,7 +29,7 @@ from kit.worker_process import WorkerProcess
 PLUGIN = Path(__file__).parent / "weather_plugin"
 PARTITIONS = 6
 KEYS = 60
-FEWEST_UNFINISHED, MOST_UNFINISHED = 600, 1500
+FEWEST_UNFINISHED, MOST_UNFINISHED = 300, 800
 MOST_WORKERS = 4
 SETTLED = 90.0
 """Seconds after which a group that has made no progress is stuck: several sessions, and a rebalance."""
@@ -41,7 +41,7 @@ TROUBLE = 60.0
 """Seconds after the end of a fault within which partitions may be lost by it: some sessions."""
 
 # What of a hundred tasks is planned to go wrong; the rest succeed at once.
-_PLANS = {"fail:1": 5, "fail:9": 1, "dead": 1, "hang:1": 1, "hang:9": 0.1, "crash:1": 2, "crash:9": 0.3, "publish": 5}
+_PLANS = {"fail:1": 5, "fail:9": 1, "dead": 1, "hang:1": 1, "hang:9": 0.05, "crash:1": 2, "crash:9": 0.3, "publish": 5}
 _NEVER = {"fail:9", "dead", "hang:9", "crash:9"}
 _EXECUTORS = ("thread", "coroutine", "process")
 
@@ -127,7 +127,7 @@ class Weather(Trial):
         """Start a worker of the group."""
         given = ["--group", self.group, "--topic", self.topic, "--bootstrap", self.bootstrap, "--plugin", "weather"]
         given += ["--order", self.order, "--concurrency", "8", "--processes", "2", "--lost-slots", "10000"]
-        given += ["--commit-interval", "500ms", "--drain-timeout", "10s", "--revoke-timeout", "5s"]
+        given += ["--commit-interval", "300ms", "--drain-timeout", "10s", "--revoke-timeout", "5s"]
         given += ["--reply-topic", self.replies, *arguments]
         env = {"LEDGER": str(self.ledger.path), "WEATHER_OUT": self.out, "WEATHER_TEST": f"{os.getpid()}"}
         folder = self.folder / f"worker-{len(self.workers)}"

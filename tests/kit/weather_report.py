@@ -6,6 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from confluent_kafka import Message
 
@@ -63,9 +64,9 @@ def finished(weather: Weather, base: Vitals) -> Report:
         found = disorder(weather)
         assert not found, f"O: {len(found)} pairs out of order:\n" + "\n".join(found[:5])
     asked = {id for id, chore in weather.chores.items() if chore.plan == "publish"}
-    _once_a_success(weather, asked, read_all(weather.bootstrap, weather.out))
+    once_a_success(weather, asked, read_all(weather.bootstrap, weather.out))
     asked = {id for id, chore in weather.chores.items() if chore.reply_to}
-    _once_a_success(weather, asked, read_all(weather.bootstrap, weather.replies))
+    once_a_success(weather, asked, read_all(weather.bootstrap, weather.replies))
     weather.wait(lambda: all(_calm(vitals, base) for vitals in weather.vitals()), f"the vitals of {base} again", QUIET)
     return Report(
         weather.order,
@@ -91,7 +92,7 @@ def _calm(vitals: Vitals, base: Vitals) -> bool:
     )
 
 
-def _once_a_success(weather: Weather, asked: set[str], messages: Iterable[Message]) -> None:
+def once_a_success(weather: Weather, asked: set[str], messages: Iterable[Message]) -> None:
     """Whatever succeeded and was to publish something did, and not more often than it succeeded."""
     successes = Counter(run.id for run in weather.ledger.runs if run.outcome == "done" and run.id in asked)
     published = Counter(json.loads(message.value() or b"{}")["id"] for message in messages)
@@ -110,7 +111,6 @@ def disorder(weather: Weather) -> list[str]:
     it has lost its partitions is left out: nobody could have told it.
     """
     exposed = set().union(*weather.exposed)
-    ends = dict(weather.killed)
     by_key: defaultdict[str, list[Run]] = defaultdict(list)
     for run in sorted(weather.ledger.runs, key=lambda run: run.start):
         if not _is_late(weather, run):
@@ -118,19 +118,23 @@ def disorder(weather: Weather) -> list[str]:
     found = []
     for runs in by_key.values():
         ran: set[str] = set()
-        before: Run | None = None
-        for run in runs:
-            if before is not None:
-                end = ends.get(before.pid, run.start) if before.end is None else before.end
-                if end > run.start:
-                    found.append(f"at once: {before} {run}")
-                if run.seq < before.seq and not (run.id in exposed and run.id in ran):
-                    found.append(f"back: {before} {run}")
-                if run.seq == before.seq and before.outcome == "done" and run.id not in exposed:
-                    found.append(f"again: {before} {run}")
-            ran.add(run.id)
-            before = run
+        for before, run in pairwise(runs):
+            ran.add(before.id)
+            if _end(weather, before, run) > run.start:
+                found.append(f"at once: {before} {run}")
+            if run.seq < before.seq and not (run.id in exposed and run.id in ran):
+                found.append(f"back: {before} {run}")
+            if run.seq == before.seq and before.outcome == "done" and run.id not in exposed:
+                found.append(f"again: {before} {run}")
     return found
+
+
+def _end(weather: Weather, run: Run, after: Run) -> int:
+    """When a run ended; one that noted no end did so with its worker, or with its child, when it is tried again."""
+    if run.end is not None:
+        return run.end
+    retried = (run.pid, run.id, run.attempt) == (after.pid, after.id, after.attempt - 1)
+    return after.start if retried else weather.killed.get(run.pid, after.start + 1)
 
 
 def _is_late(weather: Weather, run: Run) -> bool:

@@ -115,6 +115,37 @@ def test_what_does_not_fit_is_refused(given: dict[str, Any], text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"when": "yesterday"}, "when: Invalid RFC3339 encoded datetime"),
+        ({"price": "NaN"}, "price: 'NaN' is no decimal number"),
+        ({"price": Decimal("Infinity")}, "price: Decimal('Infinity') is no decimal number"),
+        ({"price": "much"}, "price: 'much' is no decimal number"),
+        ({"colour": "GREEN"}, "shop.Order.colour is 'GREEN', not one of RED, BLUE"),
+        ({"items": [{"name": 5}]}, "shop.Item.name is 5, not string"),
+        ({"items": [5]}, "shop.Order.items is 5, not shop.Item"),
+        ({"raw": 5}, "shop.Order.raw is 5, not bytes"),
+    ],
+)
+def test_a_refusal_says_where_and_what_in_one_sentence(given: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match="does not fit") as caught:
+        write(AvroSchema(ORDER), {"id": ID, "when": WHEN, "price": 1, **given})
+    assert str(caught.value) == f"the payload does not fit the Avro schema: {why}"
+
+
+@pytest.mark.parametrize(("payload", "why"), [(None, "it is None, not shop.Order"), ([1], "it is [1], not shop.Order")])
+def test_what_is_no_record_is_refused_in_one_sentence(payload: object, why: str) -> None:
+    with pytest.raises(ValueError, match="does not fit") as caught:
+        write(AvroSchema(ORDER), payload)
+    assert str(caught.value) == f"the payload does not fit the Avro schema: {why}"
+
+
+def test_of_a_union_all_types_are_named() -> None:
+    with pytest.raises(ValueError, match=r"it is 'a', not null or decimal or boolean"):
+        write(AvroSchema(["null", {"type": "bytes", "logicalType": "decimal", "precision": 3}, "boolean"]), "a")
+
+
 def test_confluent_framing_has_the_id_of_the_registry() -> None:
     assert write(AvroSchema("long"), 5, schema_id=258) == b"\0\0\0\1\2\x0a"
     with pytest.raises(ValueError, match="not the id of a schema"):

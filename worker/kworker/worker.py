@@ -48,7 +48,6 @@ log = logging.getLogger("kworker")
 EXIT_OK, EXIT_FATAL, EXIT_UNFINISHED, EXIT_WATCHDOG = 0, 3, 4, 6
 
 _WATCH, _IDLE_WATCH = 0.1, 1.0  # seconds between two looks at deadlines while something runs, and else
-_FROZEN = 5.0  # seconds that the watchdog slept too long: the process was frozen
 _CLOSE = 8.0  # to commit, leave the group and tear plugins down, after the drain
 _CLOSE_NOW = 0.8
 _HERE = ("thread", "coroutine")  # the executors whose tasks run in this process
@@ -198,7 +197,7 @@ class Worker:
     def look(self, ran: float) -> None:
         """By the watchdog: end the process when something has stopped moving; its supervisor restarts it."""
         now = time.monotonic()
-        if now - self._looked > ran + _FROZEN:
+        if now - self._looked - ran > stall_limit(self._config) / 2:  # this process was frozen
             self._instruments.liveness.renew(now)
         self._looked = now
         reasons = self._instruments.faults()
@@ -363,7 +362,6 @@ class Worker:
         """A client cannot go on: end now. Nothing is committed, so what is unfinished runs again elsewhere."""
 
         def end() -> None:
-            self._instruments.stopping = True
             log.critical("fatal: %s", why)
             self._final_commit = []
             self._stops += 2

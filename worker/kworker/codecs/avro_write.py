@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import base64
 import io
+import reprlib
 from datetime import date, datetime, time
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from uuid import UUID
 
 import fastavro
 import msgspec
+from fastavro.validation import ValidationError
 
 from kworker.codecs.avro import SINGLE_OBJECT
 from kworker.codecs.avro_schema import AvroSchema
@@ -70,6 +72,8 @@ def write(schema: AvroSchema, payload: object, *, schema_id: int | None = None) 
         schema.check(result, len(head))
     except DecodeError as error:
         raise ValueError(f"the payload does not fit the Avro schema: {error}") from error
+    except ValidationError as error:
+        raise ValueError(f"the payload does not fit the Avro schema: {_misfit(error)}") from error
     except Exception as error:  # fastavro and the types of a payload raise what they like
         raise ValueError(f"the payload does not fit the Avro schema: {one_line(str(error))}") from error
     return result
@@ -91,13 +95,13 @@ def _fitted(value: Any, schema: Any, root: AvroSchema) -> Any:
         ):
             if names:
                 raise ValueError(f"{schema['name']} has {why} {', '.join(sorted(names))}")
-        return default | {n: _fitted(v, fields[n]["type"], root) for n, v in value.items()}
+        return default | {n: _in_field(n, v, fields[n]["type"], root) for n, v in value.items()}
     if isinstance(value, dict) and kind == "map":
         return {name: _fitted(item, schema["values"], root) for name, item in value.items()}
     if isinstance(value, list) and kind == "array":
         return [_fitted(item, schema["items"], root) for item in value]
-    if logical == "decimal" and isinstance(value, str | int | float):
-        return Decimal(str(value))
+    if logical == "decimal" and isinstance(value, str | int | float | Decimal):
+        return _decimal(value)
     if logical in _FROM_TEXT and isinstance(value, str):
         return msgspec.convert(value, _FROM_TEXT[logical])
     if kind in ("bytes", "fixed") and isinstance(value, str):
@@ -105,12 +109,29 @@ def _fitted(value: Any, schema: Any, root: AvroSchema) -> Any:
     return value
 
 
+def _in_field(name: str, value: Any, schema: Any, root: AvroSchema) -> Any:
+    try:
+        return _fitted(value, schema, root)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _decimal(value: str | float | Decimal) -> Decimal:
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite():
+        raise ValueError(f"{reprlib.repr(value)} is no decimal number")
+    return number
+
+
 def _branch(value: Any, branches: list[Any], root: AvroSchema) -> Any:
     """`value` as the first branch of a union that takes its like."""
     for branch in branches:
         try:
             fitted = _fitted(value, branch, root)
-        except (ValueError, ArithmeticError):
+        except ValueError:
             continue
         schema = root.named.get(branch, branch) if isinstance(branch, str) else branch
         if _is_like(fitted, schema):
@@ -127,3 +148,18 @@ def _is_like(value: Any, schema: Any) -> bool:
         return value.keys() == {field["name"] for field in schema["fields"]}
     types = _FROM_TEXT.get(str(logical)) or _TYPES[kind]
     return isinstance(value, types) and isinstance(value, bool) == (kind == "boolean")
+
+
+def _misfit(error: ValidationError) -> str:
+    """What does not fit, where, and what would, on one line; of a union all that it takes."""
+    last = error.errors[-1]  # the deepest
+    wanted = " or ".join(_named(found.schema) for found in error.errors if found.field == last.field)
+    return one_line(f"{last.field or 'it'} is {reprlib.repr(last.datum)}, not {wanted}")
+
+
+def _named(schema: Any) -> str:
+    if isinstance(schema, str):
+        return schema
+    if schema["type"] == "enum":
+        return f"one of {', '.join(schema['symbols'])}"
+    return str(schema.get("name") or schema.get("logicalType") or schema["type"])

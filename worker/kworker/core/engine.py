@@ -50,7 +50,7 @@ class Engine:
         self._free = dict(settings.slots)
         self._retries = Retries()
         self._epochs = count(1)
-        self._shrunk: set[Partition] = set()  # crowded partitions of which something finished in this event
+        self._shrunk: dict[Partition, None] = {}  # crowded partitions of which something finished in this event
         self._at = 0.0  # wall time of the latest event that brought one
         self.commits = Commits(settings.commit_interval, settings.alphabet)
         self.routes = dict(routes)
@@ -161,11 +161,11 @@ class Engine:
 
     def _polled(self, event: on.Polled, now: float, actions: list[Action]) -> None:
         self._at = event.at
-        touched: set[Partition] = set()
+        touched: dict[Partition, None] = {}
         for name, run in event.runs():
             partition = self.partitions.get(name)
             if partition is not None and not partition.leaving:
-                touched.add(partition)
+                touched[partition] = None
                 self._open(partition, run)
         for partition in touched:
             self.pressure.grown(partition, len(self.partitions), actions)
@@ -267,7 +267,7 @@ class Engine:
         if entry.lane is not None and not partition.leaving:
             self._ready.release_lane(entry)
         if partition.crowded:
-            self._shrunk.add(partition)
+            self._shrunk[partition] = None
 
     # -- the broker ---------------------------------------------------------------------------------------------
 

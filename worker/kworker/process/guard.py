@@ -15,6 +15,8 @@ from kworker.process import sentinel
 
 log = logging.getLogger(__name__)
 
+_UNWATCHED = "no process watches this one: what holds the GIL for ever is not noticed: %s"
+
 
 class Sentinel:
     """Has this process aborted when `beat` was not called for `limit` seconds. Linux only: nothing elsewhere."""
@@ -28,7 +30,11 @@ class Sentinel:
         """Start the sentinel; a warning when it cannot be."""
         if not Path("/proc/self/stat").exists():
             return
-        heard, self._beats = os.pipe()
+        try:
+            heard, self._beats = os.pipe()
+        except OSError as error:
+            log.warning(_UNWATCHED, error)
+            return
         os.set_blocking(self._beats, False)
         command = [sys.executable, "-I", "-S", sentinel.__file__, str(os.getpid()), str(heard), str(self._limit)]
         try:
@@ -36,7 +42,8 @@ class Sentinel:
                 command, pass_fds=[heard], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
             )
         except OSError as error:
-            log.warning("no process watches this one: what holds the GIL for ever is not noticed: %s", error)
+            os.close(self._beats)
+            log.warning(_UNWATCHED, error)
         finally:
             os.close(heard)
 

@@ -29,12 +29,13 @@ MOST_BYTES = 4 << 20
 REMEMBERED_MS = 3_600_000
 """How long it is remembered that a wait ended, to tell who cancels too late."""
 
+_CACHED, _SORTING = 8_192, 32_768  # KiB of the file that are kept in memory, and while what was loaded is sorted
 _PAGES = (
     ("journal_mode", "OFF"),
     ("synchronous", "OFF"),
     ("locking_mode", "EXCLUSIVE"),
     ("page_size", "16384"),
-    ("cache_size", "-8192"),  # KiB
+    ("cache_size", f"-{_CACHED}"),
     ("temp_store", "FILE"),
 )
 _TABLES = (
@@ -133,6 +134,7 @@ class Cache:
     def settle(self) -> None:
         """What was loaded is all there is: leave out what was replaced, and what has ended."""
         run = self._db.execute
+        run(f"PRAGMA cache_size=-{_SORTING}")
         run("BEGIN")
         run("CREATE INDEX by_id ON entry (id)")
         if run("SELECT 1 FROM entry GROUP BY id HAVING count(*) > 1 LIMIT 1").fetchone():
@@ -145,18 +147,20 @@ class Cache:
         run("DROP TABLE gone")
         run("CREATE INDEX by_ready ON entry (ready, due)")
         run("COMMIT")
+        run(f"PRAGMA cache_size=-{_CACHED}")
         ((self.pending,),) = run("SELECT count(*) FROM entry")
         self.settled = True
 
     def put(self, entry: NewEntry) -> None:
         """A task that waits; it replaces an earlier one of its id."""
-        replaced = self._db.execute("DELETE FROM entry WHERE id = ?", entry[1:2]).rowcount
+        if replaced := self._offsets(entry[1]):
+            self._drop(replaced)
         self._db.execute(_INSERT, entry)
-        self.pending += 1 - replaced
+        self.pending += 1
 
     def end(self, gone: Gone) -> None:
         """A tombstone was read."""
-        for (offset,) in self._db.execute("SELECT offset FROM entry WHERE id = ?", (gone.id,)).fetchall():
+        for offset in self._offsets(gone.id):
             if offset <= gone.until:
                 self._drop([offset])
             elif offset < gone.offset:
@@ -254,6 +258,9 @@ class Cache:
     def forget(self, now: int) -> None:
         """Forget what ended long ago. now: ms since the epoch."""
         self._db.execute("DELETE FROM ended WHERE at < ?", (now - REMEMBERED_MS,))
+
+    def _offsets(self, id: bytes) -> list[int]:
+        return [offset for (offset,) in self._db.execute("SELECT offset FROM entry WHERE id = ?", (id,))]
 
     def _drop(self, offsets: Sequence[int]) -> None:
         dropped = self._db.executemany("DELETE FROM entry WHERE offset = ?", [(offset,) for offset in offsets]).rowcount

@@ -35,21 +35,21 @@ def read(records: Iterable[Record], log: str, clocks: Clocks) -> Iterator[NewEnt
     now, distance, remembered = clocks.wall, clocks.distance, clocks.wall - REMEMBERED_MS
     for record in records:
         offset, key, value = record.offset(), record.key() or b"", record.value()
+        unreadable = ""
         try:
             headers = _headers_of(record) or []
         except (UnicodeDecodeError, SystemError):
-            headers, fault, due = [], "a header's name is not UTF-8; its headers are lost", 0
-        else:
-            found = dict(headers)
-            if value is None:
-                until, outcome = ends(found, offset)
-                at = record.timestamp()[1]
-                known = at > remembered and not key.startswith(_REQUEST)
-                yield Gone(key, until, offset, at if known else 0, outcome)
-                continue
-            if (id := found.get(CANCEL)) is not None:
-                yield Asked(key, id, offset)
-                continue
-            due, fault = judge(key, found, log, now)
-        content = pack((value or b"", headers, record.timestamp()[1]))
-        yield offset, key, due, due - distance, content, fault
+            headers, unreadable = [], "a header's name is not UTF-8; its headers are lost"
+        found = dict(headers)
+        if value is None:
+            until, outcome = ends(found, offset)
+            at = record.timestamp()[1]
+            known = at > remembered and not key.startswith(_REQUEST)
+            yield Gone(key, until, offset, at if known else 0, outcome)
+            continue
+        if (id := found.get(CANCEL)) is not None:
+            yield Asked(key, id, offset)
+            continue
+        due, fault = judge(key, found, log, now)
+        content = pack((value, headers, record.timestamp()[1]))
+        yield offset, key, due, due - distance, content, unreadable or fault

@@ -1,0 +1,56 @@
+"""What the tasks do, for every peer in Python; ParallelConsumer.java has the same in Java.
+
+A payload is JSON of 200 bytes: {"n": number of the task, "ms": what it costs, "pad": "..."}. kworker decodes it itself
+and calls a body; the others are given bytes and call `run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+
+from benchmarks.effect import Effect
+from benchmarks.place import Place
+
+PLACE = Place.given()
+EFFECT = Effect(PLACE.effect)
+_marks = EFFECT.marks
+
+
+def sleep(n: int, ms: float, pad: str) -> None:
+    """Waits `ms`, as for a network; 0 is a task that does nothing."""
+    if ms:
+        time.sleep(ms / 1000)
+    _marks[n] += 1
+
+
+async def sleep_coroutine(n: int, ms: float, pad: str) -> None:
+    """The same in asyncio."""
+    if ms:
+        await asyncio.sleep(ms / 1000)
+    _marks[n] += 1
+
+
+def burn(n: int, ms: float, pad: str) -> None:
+    """Takes `ms` of this thread's processor time, however long it waits for a processor."""
+    until = time.thread_time() + ms / 1000
+    while time.thread_time() < until:
+        pass
+    _marks[n] += 1
+
+
+def timed(n: int, ms: float, pad: str) -> None:
+    """Says when it was done."""
+    EFFECT.note(n, time.monotonic_ns())
+    _marks[n] += 1
+
+
+BODIES: dict[str, Callable[..., None]] = {"sleep": sleep, "burn": burn, "timed": timed}
+_body = BODIES[PLACE.body]
+
+
+def run(value: bytes) -> None:
+    """The task of this workload, from the value of its record."""
+    _body(**json.loads(value))

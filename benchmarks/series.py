@@ -1,0 +1,71 @@
+"""Measurements of one workload: every peer in turn, again and again, so that noise of the machine hits all alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.measure import Bench, Measurement
+from benchmarks.peer import Peer
+from benchmarks.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One peer in one workload: all its measurements."""
+
+    peer: Peer
+    workload: Workload
+    measured: tuple[Measurement, ...]
+
+    @property
+    def faults(self) -> list[str]:
+        """Why it is invalid: one bad run of several is enough."""
+        return [fault for one in self.measured for fault in one.faults]
+
+    def values(self, figure: str) -> list[float]:
+        """What was measured of it, in each run that got so far."""
+        return [one.figures[figure] for one in self.measured if figure in one.figures]
+
+    def median(self, figure: str) -> float | None:
+        """The median of a figure; None if it was not measured."""
+        values = self.values(figure)
+        return median(values) if values else None
+
+    def worst(self, figure: str) -> float | None:
+        """The largest of a figure: for what must be 0."""
+        return max(self.values(figure), default=None)
+
+
+def measured(
+    bench: Bench, workload: Workload, peers: Iterable[Peer], runs: int, say: Callable[[str], None]
+) -> list[Row]:
+    """Measure each peer `runs` times, interleaved; each round begins with another peer."""
+    taking_part = [peer for peer in peers if workload.name in peer.workloads]
+    found: dict[str, list[Measurement]] = {peer.name: [] for peer in taking_part}
+
+    def one(peer: Peer, topic: str) -> None:
+        measurement = bench.measure(peer, workload, topic)
+        found[peer.name].append(measurement)
+        figures = ", ".join(f"{name} {value:,.4g}" for name, value in measurement.figures.items())
+        say(f"{workload.name}  {peer.name}: {figures}" + "".join(f"; INVALID: {f}" for f in measurement.faults))
+
+    def rounds(topic: str | None) -> None:
+        for number in range(runs):
+            start = number % len(taking_part)
+            for peer in taking_part[start:] + taking_part[:start]:
+                if topic is not None:
+                    one(peer, topic)
+                else:
+                    with bench.topic(workload) as own:
+                        one(peer, own)
+
+    if not taking_part:
+        return []
+    if workload.kind == "paced":
+        rounds(None)
+    else:
+        with bench.topic(workload) as topic:
+            rounds(topic)
+    return [Row(peer, workload, tuple(found[peer.name])) for peer in taking_part]

@@ -1,0 +1,75 @@
+"""Topics full of tasks: published before a peer starts, all acknowledged; each run reads one in a group of its own."""
+
+from __future__ import annotations
+
+import uuid
+
+from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from benchmarks.workload import KEYS, Workload
+from kit.records import committed, create_topic
+from kit.waiting import wait_for
+
+TIMEOUT = 120.0
+
+PRODUCER: dict[str, str | int | float | bool] = {"acks": "all", "linger.ms": 5, "queue.buffering.max.messages": 500_000}
+
+
+def create(bootstrap: str, workload: Workload) -> str:
+    """A new topic for a workload, empty, all its partitions at work; returns its name."""
+    name = f"bench-{workload.name.lower()}-{uuid.uuid4().hex[:8]}"
+    create_topic(bootstrap, name, workload.partitions)
+
+    def answers() -> bool:
+        try:
+            return len(_ends(bootstrap, name, workload.partitions)) == workload.partitions
+        except KafkaException:  # a leader that does not know yet that it is one
+            return False
+
+    wait_for(answers, TIMEOUT, f"the partitions of {name}")
+    return name
+
+
+def fill(bootstrap: str, topic: str, workload: Workload, tasks: int) -> None:
+    """Publish tasks 0 to `tasks`. AssertionError if the topic does not hold them all afterwards."""
+    producer = Producer(PRODUCER | {"bootstrap.servers": bootstrap})
+    for n in range(tasks):
+        send(producer, topic, workload, n)
+    assert producer.flush(TIMEOUT) == 0, f"{topic}: not everything was acknowledged within {TIMEOUT:g} s"
+    held = sum(_ends(bootstrap, topic, workload.partitions).values())
+    assert held == tasks, f"{topic} holds {held} of {tasks} tasks"
+
+
+def send(producer: Producer, topic: str, workload: Workload, n: int) -> None:
+    """Hand task `n` to a producer: round the partitions, its key always in the same one."""
+    while True:
+        try:
+            producer.produce(topic, workload.payload(n), f"{n % KEYS}", n % workload.partitions)
+            return
+        except BufferError:
+            producer.poll(0.1)
+
+
+def lag(bootstrap: str, group: str, topic: str, partitions: int) -> int:
+    """Records behind what the group has committed."""
+    done = committed(bootstrap, group, topic)
+    return sum(end - done.get(partition, (0, ""))[0] for partition, end in _ends(bootstrap, topic, partitions).items())
+
+
+def delete(bootstrap: str, topic: str) -> None:
+    """Delete a topic."""
+    client = _admin(bootstrap)  # no answer comes when it is gone
+    client.delete_topics([topic])[topic].result(TIMEOUT)
+
+
+def _ends(bootstrap: str, topic: str, partitions: int) -> dict[int, int]:
+    """The end of each partition, asked for in one go: lag is asked for often, of up to 256 partitions."""
+    client = _admin(bootstrap)
+    asked = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in range(partitions)}
+    found = client.list_offsets(asked, request_timeout=TIMEOUT)
+    return {place.partition: answer.result(TIMEOUT).offset for place, answer in found.items()}
+
+
+def _admin(bootstrap: str) -> AdminClient:
+    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
