@@ -27,7 +27,9 @@ BEGIN, END = "<!-- results: written by make bench -->", "<!-- end of results -->
 @click.option("--only", "workloads", multiple=True, help="This workload only (W1, W2-64, W1-kill ...); repeatable.")
 @click.option("--peer", "names", multiple=True, help="Peers whose name begins so only; repeatable.")
 @click.option("--runs", default=3, show_default=True, type=click.IntRange(min=1), help="Runs of each peer.")
-@click.option("--smoke", is_flag=True, help="Few tasks, one run: shows that all works, measures nothing.")
+@click.option(
+    "--smoke", is_flag=True, help="Few tasks, one run, no W2-256 and W4: shows that all works, measures nothing."
+)
 @click.option("--write", type=click.Path(path_type=Path), help="Put the results into this document, between its marks.")
 def main(
     bootstrap: str | None,

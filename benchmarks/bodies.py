@@ -6,7 +6,6 @@ and calls a body; the others are given bytes and call `run`.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -16,21 +15,14 @@ from benchmarks.place import Place
 
 PLACE = Place.given()
 EFFECT = Effect(PLACE.effect)
-_marks = EFFECT.marks
+MARKS = EFFECT.marks
 
 
 def sleep(n: int, ms: float, pad: str) -> None:
     """Waits `ms`, as for a network; 0 is a task that does nothing."""
     if ms:
         time.sleep(ms / 1000)
-    _marks[n] += 1
-
-
-async def sleep_coroutine(n: int, ms: float, pad: str) -> None:
-    """The same in asyncio."""
-    if ms:
-        await asyncio.sleep(ms / 1000)
-    _marks[n] += 1
+    MARKS[n] += 1
 
 
 def burn(n: int, ms: float, pad: str) -> None:
@@ -38,13 +30,13 @@ def burn(n: int, ms: float, pad: str) -> None:
     until = time.thread_time() + ms / 1000
     while time.thread_time() < until:
         pass
-    _marks[n] += 1
+    MARKS[n] += 1
 
 
 def timed(n: int, ms: float, pad: str) -> None:
     """Says when it was done."""
     EFFECT.note(n, time.monotonic_ns())
-    _marks[n] += 1
+    MARKS[n] += 1
 
 
 BODIES: dict[str, Callable[..., None]] = {"sleep": sleep, "burn": burn, "timed": timed}

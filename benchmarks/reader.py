@@ -16,7 +16,7 @@ COMMIT_EVERY = 1.0  # seconds, as kworker's --commit-interval
 
 
 class Reader:
-    """A member of the group, until `stopping`; its position is committed by `tick`, to be called when all of that is done, and at the end."""
+    """A member of the group, until `stopping`; it commits its position in `tick`, when all is done, and at the end."""
 
     def __init__(self, place: Place) -> None:
         self.consumer = Consumer(

@@ -42,7 +42,7 @@ def measured(
     bench: Bench, workload: Workload, peers: Iterable[Peer], runs: int, say: Callable[[str], None]
 ) -> list[Row]:
     """Measure each peer `runs` times, interleaved; each round begins with another peer."""
-    taking_part = [peer for peer in peers if workload.name in peer.workloads]
+    taking_part = [peer for peer in peers if workload.name in peer.workloads and bench.tasks(workload)]
     found: dict[str, list[Measurement]] = {peer.name: [] for peer in taking_part}
 
     def one(peer: Peer, topic: str) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import uuid
 
-from confluent_kafka import KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # not in its stub's exports
 
 from benchmarks.workload import KEYS, Workload
-from kit.records import committed, create_topic
+from kit.records import create_topic
 from kit.waiting import wait_for
 
 TIMEOUT = 120.0
@@ -53,8 +53,10 @@ def send(producer: Producer, topic: str, workload: Workload, n: int) -> None:
 
 def lag(bootstrap: str, group: str, topic: str, partitions: int) -> int:
     """Records behind what the group has committed."""
-    done = committed(bootstrap, group, topic)
-    return sum(end - done.get(partition, (0, ""))[0] for partition, end in _ends(bootstrap, topic, partitions).items())
+    ends, asked = _ends(bootstrap, topic, partitions), [ConsumerGroupTopicPartitions(group)]
+    answer = _admin(bootstrap).list_consumer_group_offsets(asked, request_timeout=TIMEOUT)[group].result(TIMEOUT)
+    done = {place.partition: max(0, place.offset) for place in answer.topic_partitions}  # below 0: nothing committed
+    return sum(end - done.get(partition, 0) for partition, end in ends.items())
 
 
 def delete(bootstrap: str, topic: str) -> None:
@@ -66,7 +68,8 @@ def delete(bootstrap: str, topic: str) -> None:
 def _ends(bootstrap: str, topic: str, partitions: int) -> dict[int, int]:
     """The end of each partition, asked for in one go: lag is asked for often, of up to 256 partitions."""
     client = _admin(bootstrap)
-    asked = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in range(partitions)}
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # its stub forgets the return type
+    asked = {TopicPartition(topic, partition): latest for partition in range(partitions)}
     found = client.list_offsets(asked, request_timeout=TIMEOUT)
     return {place.partition: answer.result(TIMEOUT).offset for place, answer in found.items()}
 

@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from kit import Kafka, NewRecord, create_topic, end_offsets, produce, read_all, wait_for
-from kit.records import committed
+from kit import Kafka, NewRecord, create_topic, produce, read_all, wait_for
+from kit.records import all_done
 from kit.stage import metric
 from kit.worker_process import WorkerProcess, _environment
 
@@ -76,8 +76,7 @@ class Scene:
 
     def is_done(self) -> bool:
         """Whether the group's offsets are at the end of every partition."""
-        offsets = {partition: (end, "") for partition, end in end_offsets(self.bootstrap, self.name).items()}
-        return committed(self.bootstrap, self.name, self.name) == offsets
+        return all_done(self.bootstrap, self.name, self.name)
 
     def reasons(self) -> Counter[tuple[str, str]]:
         """(task, reason) of every dead letter."""

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from faults.raw_headers import produce_raw
-from kit import Kafka, MakeTopic, end_offsets, produce, read_all, wait_for
+from kit import Kafka, MakeTopic, produce, read_all, wait_for
 from kit.fuzzed_records import OTHERS, PLUGIN, REGISTERED, FuzzedRecords
-from kit.records import committed
+from kit.records import all_done
 from kit.registry import Registry
 from kit.stage import metric
 from kit.worker_process import WorkerProcess
@@ -59,11 +59,10 @@ def test_fuzzed_records_through_a_worker(kafka: Kafka, topic: MakeTopic, tmp_pat
                 produce_raw(
                     kafka.bootstrap, name, b'{"n": 1}', b"k", [(b"ce_type", b"fuzz.plain"), (b"\xff\xfe", b"x")]
                 )
-            ends = {partition: (end, "") for partition, end in end_offsets(kafka.bootstrap, name).items()}
 
             def is_over() -> bool:
                 assert worker.exit_code is None, worker.logged()[-3000:]
-                return committed(kafka.bootstrap, name, name) == ends
+                return all_done(kafka.bootstrap, name, name)
 
             wait_for(is_over, 120, "a lag of 0")
             grown = worker.resident("VmHWM") - resident

@@ -152,7 +152,7 @@ def test_from_latest_starts_behind_what_was_there_and_then_loses_nothing(stage: 
     stage.publish(topic, "note", range(10))
     static = {"group.instance.id": "first"}  # it gets its partition back at once
     worker = stage.start("--from", "latest", topics=[topic], kafka=static)
-    stage.wait(lambda: stage.committed(topic) == {0: (10, "")}, "the start to be committed", worker)
+    stage.wait(lambda: stage.progress(topic) == {0: (10, [])}, "the start to be committed", worker)
     worker.kill9()
     stage.publish(topic, "note", range(10, 15))  # nobody reads now
     again = stage.start("--from", "latest", topics=[topic], kafka=static)
@@ -166,7 +166,7 @@ def test_from_latest_loses_nothing_of_a_partition_that_is_added(stage: Stage) ->
     topic = stage.topic()
     stage.publish(topic, "note", range(10))
     worker = stage.start("--from", "latest", topics=[topic])
-    stage.wait(lambda: stage.committed(topic) == {0: (10, "")}, "the start to be committed", worker)
+    stage.wait(lambda: stage.progress(topic) == {0: (10, [])}, "the start to be committed", worker)
     admin = AdminClient({"bootstrap.servers": stage.bootstrap})
     admin.create_partitions([NewPartitions(topic, 2)])[topic].result(10)
     stage.publish(topic, "note", range(10, 15), 1)  # before anybody can have been given it

@@ -21,6 +21,8 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # its stub forgets to export it
 
+from kworker.core.metadata import decode
+
 TIMEOUT = 30.0
 Isolation = Literal["read_committed", "read_uncommitted"]
 
@@ -161,6 +163,22 @@ def committed(bootstrap: str, group: str, topic: str) -> dict[int, tuple[int, st
         if place.error is not None:
             raise KafkaException(place.error)
     return {place.partition: (place.offset, place.metadata or "") for place in found if place.offset != OFFSET_INVALID}
+
+
+def progress(bootstrap: str, group: str, topic: str) -> dict[int, tuple[int, list[int]]]:
+    """What `group` has done: partition -> (committed offset, what is finished above: start, end, start, end ...)."""
+    found = {}
+    for partition, (offset, metadata) in committed(bootstrap, group, topic).items():
+        intervals = decode(metadata, offset)
+        assert intervals is not None, metadata
+        found[partition] = offset, intervals.bounds
+    return found
+
+
+def all_done(bootstrap: str, group: str, topic: str) -> bool:
+    """Whether the group's offsets are at the end of every partition, with nothing left above them."""
+    ends: dict[int, tuple[int, list[int]]] = {place: (end, []) for place, end in end_offsets(bootstrap, topic).items()}
+    return progress(bootstrap, group, topic) == ends
 
 
 def end_offsets(bootstrap: str, topic: str) -> dict[int, int]:

@@ -12,10 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from kit.records import NewRecord, committed, create_topic, end_offsets, produce
+from kit.records import NewRecord, all_done, committed, create_topic, produce
 from kit.waiting import wait_for
 from kit.worker_process import WorkerProcess
-from kworker.core.metadata import decode
 
 PLUGIN = Path(__file__).parent / "probe"
 
@@ -124,12 +123,7 @@ class Stage:
 
     def progress(self, topic: str) -> dict[int, tuple[int, list[int]]]:
         """The committed offsets, with those above that the metadata says are finished: start, end, start, end ..."""
-        found = {}
-        for partition, (offset, metadata) in self.committed(topic).items():
-            intervals = decode(metadata, offset)
-            assert intervals is not None, metadata
-            found[partition] = offset, intervals.bounds
-        return found
+        return progress(self.bootstrap, self.group, topic)
 
     def finished(self, topic: str, partition: int = 0) -> list[int]:
         """The offsets above the committed one that its metadata says are finished: start, end, start, end ..."""
@@ -137,10 +131,9 @@ class Stage:
 
     def wait_all_committed(self, topic: str, *workers: WorkerProcess) -> None:
         """Wait until the group's offsets are at the end of every partition, with nothing left above them."""
-        ends: dict[int, tuple[int, list[int]]] = {
-            partition: (end, []) for partition, end in end_offsets(self.bootstrap, topic).items()
-        }
-        self.wait(lambda: self.progress(topic) == ends, f"{topic} committed up to {ends}", *workers)
+        self.wait(
+            lambda: all_done(self.bootstrap, self.group, topic), f"all of {topic} to be done and committed", *workers
+        )
 
 
 def owned(worker: WorkerProcess) -> set[tuple[str, int]]:

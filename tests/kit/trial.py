@@ -77,7 +77,20 @@ class Trial:
         if error is not None:
             for worker in self.workers:
                 print(f"-- the log of {worker.pid}, exit code {worker.exit_code}\n{worker.logged()[-4000:]}")
+            self._keep_evidence()
         self._stack.close()
+
+    def _keep_evidence(self) -> None:
+        """Write where each task is and every change of the commits to the folder: the ledger and the logs lie there."""
+        (self.folder / "places").write_text(json.dumps(self.ledger.places))
+        seen: dict[int, object] = {}
+        with (self.folder / "commits").open("w") as file:
+            for sample in self.commits.samples:
+                shown = {each: (at, above.bounds) for each, (at, above) in sample.committed.items()}
+                changed = {each: held for each, held in shown.items() if seen.get(each) != held}
+                if changed:
+                    file.write(json.dumps([sample.before, sample.after, changed]) + "\n")
+                seen = dict(shown)
 
     # -- what happens -------------------------------------------------------------------------------------------
 

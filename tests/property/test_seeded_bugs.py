@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from msgspec import structs
 
-from kworker.core import commits
+from kworker.core import commits, suspicion
 from kworker.core import events as on
 from kworker.core.actions import CommitItem
 from kworker.core.arrivals import Arrivals
@@ -22,9 +23,11 @@ from kworker.core.engine import Engine
 from kworker.core.entry import Entry
 from kworker.core.forward import Forward
 from kworker.core.forwarding import Forwarding
-from kworker.core.metadata import Alphabet, encode
+from kworker.core.mark import Mark
+from kworker.core.metadata import encode
 from kworker.core.partition import Partition
 from kworker.core.ready import ReadyQueue
+from kworker.core.suspicion import Suspicion
 from property.engine_machine import MACHINES, PROFILE
 
 SEARCH = settings(PROFILE, max_examples=4000, derandomize=True, database=None, phases=[Phase.generate])
@@ -64,7 +67,7 @@ def commits_past_an_open_offset(monkeypatch: pytest.MonkeyPatch) -> None:
 @bug("metadata:")
 def forgets_the_highest_finished_offset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        commits, "encode", lambda base, bounds, alphabet=Alphabet.WIDE: encode(base, bounds[:-2], alphabet)
+        commits, "encode", lambda base, bounds, alphabet, mark: encode(base, bounds[:-2], alphabet, mark)
     )
 
 
@@ -289,6 +292,78 @@ def leaves_a_new_assignment_paused(monkeypatch: pytest.MonkeyPatch) -> None:
         original(self, *rest)
 
     wrap(monkeypatch, Engine, "_assigned", assigned)
+
+
+# -- the crash record ------------------------------------------------------------------------------------------------
+
+
+@bug("blame:")
+def starts_what_the_group_does_not_know_to_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Suspicion, "_acknowledged", lambda self, current: True)
+
+
+@bug("(blame|idle):")
+def runs_others_beside_what_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Suspicion, "closed", False)
+
+
+@bug("(blame|slots):")
+def names_before_the_others_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def turn(original: Any, self: Suspicion, running: int, *rest: Any) -> Any:
+        return original(self, 0, *rest)
+
+    wrap(monkeypatch, Suspicion, "turn", turn)
+
+
+@bug("blame:")
+def goes_on_before_a_name_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answered(original: Any, self: Commits, partitions: Any, *rest: Any) -> None:
+        original(self, partitions, *rest)
+        for partition in partitions.values():
+            if partition.watch is not None:
+                partition.watch.named = False
+
+    wrap(monkeypatch, Commits, "answered", answered)
+
+
+@bug("lease:")
+def forgets_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    def watch(original: Any, self: Suspicion, partition: Partition, *rest: Any) -> Any:
+        actions = original(self, partition, *rest)
+        if partition.watch is not None:
+            partition.watch.raised(2**62)
+        return actions
+
+    wrap(monkeypatch, Suspicion, "watch", watch)
+
+
+@bug("mark:")
+def counts_a_clean_end_as_a_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Mark, "ended", lambda self: self)
+
+
+@bug("(deaths|suspect|dead letter|attempt):")
+def forgets_earlier_deaths(monkeypatch: pytest.MonkeyPatch) -> None:
+    def judge(original: Any, self: Suspicion, entry: Entry) -> Any:
+        partition = entry.partition
+        if len(partition.mark.deaths.get(entry.task.offset, ())) > 1:
+            partition.mark = structs.replace(partition.mark, deaths={})
+        return original(self, entry)
+
+    wrap(monkeypatch, Suspicion, "judge", judge)
+
+
+@bug("(dead letter|attempt):")
+def blames_a_record_for_its_first_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suspicion, "MOST_DEATHS", 1)
+
+
+@bug("idle: records")
+def never_asks_for_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rewrite(self: Suspicion, partition: Partition, **changes: Any) -> None:
+        partition.mark = structs.replace(partition.mark, **changes)
+
+    monkeypatch.setattr(Suspicion, "_rewrite", rewrite)
 
 
 @pytest.mark.timeout(600)  # found after a few hundred lives; a bug that is not found costs all of them

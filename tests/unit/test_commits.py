@@ -6,7 +6,8 @@ import pytest
 
 from kworker.core.actions import Action, CommitItem, Pause, Resume
 from kworker.core.commits import Commits
-from kworker.core.metadata import Alphabet, Intervals, capacity, decode
+from kworker.core.mark import ALIVE
+from kworker.core.metadata import Alphabet, Intervals, capacity, decode, encode
 from kworker.core.partition import Partition
 from kworker.core.pressure import Pressure
 from kworker.task import TopicPartition
@@ -64,11 +65,12 @@ def test_it_waits_for_its_interval_and_for_the_last_answer() -> None:
 @pytest.mark.parametrize("error", [None, "UNKNOWN_MEMBER_ID"])
 def test_only_an_acknowledged_commit_is_done(error: str | None) -> None:
     commits, some = Commits(1.0, Alphabet.WIDE), worked(partition(), range(2), 0)
-    item = CommitItem(PLACE, 1, 1, "")
+    item = CommitItem(PLACE, 1, 1, encode(1, (), mark=ALIVE.packed())[0])
     assert commits.on_tick([some], 0.0) == [item]
     answer(commits, some, error)
+    assert commits.ask([some], 0.5) == [], "what was refused is not asked for before the next tick"
     assert commits.on_tick([some], 1.0) == ([] if error is None else [item])
-    assert (some.committed, commits.failures) == ((1, 0) if error is None else (None, 1))
+    assert (some.committed, some.refused) == ((1, 0) if error is None else (None, 1))
     assert commits.results == ({"ok": 1, "error": 0} if error is None else {"ok": 0, "error": 1})
 
 
@@ -99,7 +101,19 @@ def test_without_metadata_only_the_offset_travels() -> None:
 def test_a_fenced_partition_is_not_committed() -> None:
     commits, some = Commits(1.0, Alphabet.WIDE), worked(partition(), range(2), 0)
     some.fenced = True
-    assert commits.items([some]) == []
+    assert commits.on_tick([some], 0.0) == commits.last_items([some]) == []
+
+
+def test_a_partition_whose_commits_are_refused_does_not_hide_behind_others() -> None:
+    commits = Commits(1.0, Alphabet.WIDE)
+    good, bad = partition(), Partition(TopicPartition("tasks", 1), 1, 0, Intervals(), None, "tasks.dlq")
+    for tick in range(3):
+        worked(good, range(tick, tick + 1), tick)
+        worked(bad, range(tick, tick + 1), tick)
+        commits.on_tick([good, bad], float(tick))
+        results = [(PLACE, 1, None), (bad.topic_partition, 1, "GROUP_AUTHORIZATION_FAILED")]
+        commits.answered({PLACE: good, bad.topic_partition: bad}, results)
+    assert (good.refused, bad.refused) == (0, 3)
 
 
 def test_what_an_earlier_owner_finished_stays_in_the_metadata_until_it_came_again() -> None:
@@ -182,6 +196,20 @@ def test_a_partition_may_take_half_of_the_room_and_goes_on_at_half_of_that(assig
     some.finish(51)
     assert some.actions == [Pause([PLACE]), Resume([PLACE])]
     assert some.pressure.room == 200 - 49
+
+
+def test_partitions_that_are_stuck_leave_room_however_many_they_are() -> None:
+    pressure = Pressure(1000, 2**40, Alphabet.WIDE)
+    stuck = [Intake(pressure, assigned=9) for _ in range(8)]
+    for some in stuck:
+        some.partition.topic_partition = TopicPartition("tasks", stuck.index(some))
+        while not some.actions:
+            some.add(1)
+        assert pressure.room > 0
+    free = Intake(pressure, assigned=9)
+    free.partition.topic_partition = TopicPartition("tasks", 8)
+    free.add(pressure.room)
+    assert free.actions == [], "the last one may have all that is left"
 
 
 def test_the_only_partition_may_take_all_of_the_room() -> None:

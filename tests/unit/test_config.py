@@ -76,6 +76,9 @@ VALUES: dict[str, tuple[str, str, object]] = {
     "create_topics": ("false", "false", False),
     "reply_topic": ("^replies", '["^replies"]', ("^replies",)),
     "tracing": ("true", "true", True),
+    "timekeeper": ("false", "false", False),
+    "delay_partitions": ("12", "12", 12),
+    "state_dir": ("/var/lib/kworker", '"/var/lib/kworker"', "/var/lib/kworker"),
     "log_format": ("json", '"json"', "json"),
     "log_level": ("DEBUG", '"debug"', "debug"),
 }

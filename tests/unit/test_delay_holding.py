@@ -72,7 +72,7 @@ class Stage:
         self.holding = Holding(
             LOG,
             3,
-            Cache(folder / "3.sqlite"),
+            Cache(str(folder)),
             clocks=lambda: Clocks(self.wall, self.steady),
             writer=lambda: cast(Transactions, MemoryWriter(self)),
             place=lambda: LogPlace(self.low, len(self.log), self.identity),

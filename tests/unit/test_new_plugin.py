@@ -73,6 +73,15 @@ def test_a_worker_finds_what_it_wrote(
     assert (task["name"], task["timeout"], task["available"]) == ("thumbs.greet", 30.0, True)
 
 
+@pytest.mark.parametrize("name", ["kafka", "sql"])  # kworker-kafka is kworker itself
+def test_a_name_that_pip_would_replace_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert run("new", name, "--directory", str(tmp_path)) == 2
+    assert f"kworker-{name} is installed here" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "name", ["", "Thumbs", "1st", "a b", "../a", "a/b", "a--b", "-", "a-", "ä", "a" * 51, "a\n", "a.b"]
 )

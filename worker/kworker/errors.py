@@ -5,6 +5,7 @@ KworkerError
 ├── FatalKafkaError    a Kafka client cannot go on            exit code 3
 ├── PluginError        a plugin could not be loaded           exit code 5
 ├── PublishError       a message was not acknowledged         (client)
+├── DelayError         the delay log cannot be used           (client)
 ├── CallError          a call has no result                   (client)
 │   ├── TaskFailed     its task became a dead letter
 │   └── CallTimeout    none came in time; a TimeoutError too
@@ -65,6 +66,10 @@ class PublishError(KworkerError):
         super().__init__(message)
         self.id = id
         self.results = list(results)
+
+
+class DelayError(KworkerError):
+    """The delay log cannot be used, or nobody answered a request to cancel a task there."""
 
 
 class CallError(KworkerError):

@@ -45,6 +45,13 @@ class Gate:
         return outcome.error.message
 
 
+def test_decoders_work_in_child_processes_where_they_can_be_killed_and_crash_alone() -> None:
+    assert {spec.name: spec.executor for spec in Images().tasks()} == {
+        "image.convert": "process",
+        "image.thumbnail": "process",
+    }
+
+
 @pytest.fixture
 def gate(tmp_path: Path) -> Gate:
     return Gate(tmp_path)

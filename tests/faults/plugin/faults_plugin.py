@@ -168,6 +168,18 @@ def kill(how: str, seconds: float = 0.0, *, ctx: Context) -> None:
     ENDS[how]()
 
 
+@task("meet")
+def meet(mine: str, all: list[str], *, ctx: Context) -> None:
+    """Ends when all of them run at once."""
+    Path(mine).touch()
+    while not all_there(all):
+        time.sleep(0.01)
+
+
+def all_there(paths: list[str]) -> bool:
+    return all(Path(path).exists() for path in paths)
+
+
 @task("big.failure", max_attempts=1)
 def big_failure(payload: bytes) -> None:
     raise ValueError(random.Random(1).randbytes(100_000).hex())  # it cannot be compressed away

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lag": ("kworker.cli.lag:lag", "Show what a group has not finished; needs no worker."),
     "backlog": ("kworker.cli.backlog:backlog", "Serve the backlog of groups as metrics and JSON, for autoscalers."),
     "dlq": ("kworker.cli.dlq:dlq", "Dead letters: list, show, replay and purge them."),
+    "delayed": ("kworker.cli.delayed:delayed", "Delayed tasks: list, show and cancel them."),
     "check": ("kworker.cli.check:check", "Check configuration, broker, topics, permissions and plugins."),
     "dev": ("kworker.cli.dev:dev", "Embedded broker and a worker, for trying things out."),
 }

@@ -17,6 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
     TopicDescription,
 )
 
+from kworker.cli.delay_check import delay_log
 from kworker.cli.finding import Finding, fail, ok, warn
 from kworker.config import Config
 from kworker.kafka.settings import admin_settings, consumer_settings, producer_settings
@@ -97,6 +98,7 @@ class _Examination:
         for source in self.sources:
             yield from self._source(source)
         yield from self._missing_dead_letters()
+        yield from delay_log(self.config, self.existing)
         if self.config.group:
             yield from self._group()
         yield from self._broker_limits()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from importlib import metadata
 from pathlib import Path
 from string import Template
 
@@ -128,6 +129,10 @@ def new(name: str, directory: str) -> None:
             [f"{name[:60]!r} is no name for a plugin: 1 to {_LONGEST} of a-z and 0-9, parts joined by - or _"]
         )
     distribution = _PREFIX + short.replace("_", "-")
+    if _installed(distribution):
+        raise ConfigError(
+            [f"{distribution} is installed here, and pip would replace it by yours: choose another name, or remove it"]
+        )
     folder = Path(directory) / distribution
     words = {
         "name": short,
@@ -137,6 +142,14 @@ def new(name: str, directory: str) -> None:
     }
     _write(folder, {path: Template(text).substitute(words) for path, text in _files(words["module"]).items()})
     click.echo(Template(_NEXT).substitute(words))
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _files(module: str) -> dict[str, str]:

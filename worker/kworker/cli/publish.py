@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from io import BufferedReader
@@ -54,8 +55,10 @@ LONGEST = 100_000_000
     metavar="[DURATION]",
     help="Wait for what the task returns, and print that instead; 30s unless a DURATION follows.",
 )
+@click.option("--delay", metavar="DURATION", help="Wait so long in the delay log; the same --id again moves it.")
+@click.option("--at", metavar="TIME", help="Wait until then (RFC 3339) in the delay log.")
 @click.option("--reply-topic", metavar="NAME", help="Topic for the result, with --wait. [default: as configured]")
-@config_options("bootstrap")
+@config_options("bootstrap", "namespace")
 def publish(
     task: str,
     payload: str | None,
@@ -70,6 +73,8 @@ def publish(
     as_json: bool,
     timeout: str,
     wait: str | None,
+    delay: str | None,
+    at: str | None,
     reply_topic: str | None,
     **flags: Any,
 ) -> None:
@@ -91,6 +96,8 @@ def publish(
         raise click.UsageError("--raw sends bytes as they are, --avro-schema writes them: leave one out")
     if wait is not None and file is not None:
         raise click.UsageError("--wait is for one message: leave out --file")
+    if wait is not None and (delay is not None or at is not None):
+        raise click.UsageError("--wait waits for a result, --delay and --at put it off: leave one out")
     flags |= {"topic": (topic,) if topic else (), "reply_topic": (reply_topic,) if reply_topic else ()}
     config = Config.load(*sources(flags), vet=faults, group_needed=False)
     message = Message(
@@ -102,17 +109,26 @@ def publish(
         dict(map(_header, headers)),
         None if avro_schema is None else _schema(avro_schema),
         schema_id,
+        delay,
+        at,
     )
     sample = message if file is None else replace(message, payload=b"" if raw else msgspec.Raw(b"0"))
     limit = _checked(sample, timeout)
     waiting = None if wait is None else Wait(wait, config)
     message = _written(message, "") if file is None else message
-    with Client(config.bootstrap, kafka=_properties(config), timeout=limit) as client:
+    with Client(config.bootstrap, kafka=_properties(config), timeout=limit, namespace=config.namespace) as client:
         if waiting is not None:
             waiting.call(client, message, as_json)
         elif file is None:
             done = client.publish(
-                task, message.payload, topic=message.topic, key=message.key, id=id_, headers=message.headers
+                task,
+                message.payload,
+                topic=message.topic,
+                key=message.key,
+                id=id_,
+                headers=message.headers,
+                delay=delay,
+                at=at,
             )
             _print([(0, done)], task, as_json)
         else:
@@ -123,7 +139,10 @@ def publish(
 
 def _checked(sample: Message, timeout: str) -> float:
     """Seconds of `timeout`. Raises UsageError for what is wrong with it or with the message."""
+    from kworker.client.delays import due
+
     try:
+        due(sample.delay, sample.at, time.time())
         compose(
             sample.task,
             sample.payload,

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError
 
 from kworker.client.calls import pass_on, prepare
+from kworker.client.delays import Delays, When, verdict
 from kworker.client.message import Composed, Message, Published, all_published, compose, settle
+from kworker.core.delayed import Delayed
 from kworker.duration import seconds
 from kworker.errors import CallError, PublishError
 from kworker.kafka.replies import Replies
@@ -42,11 +44,13 @@ class AsyncClient:
         timeout: float | str = 30.0,
         reply_topic: str | None = None,
         tracing: bool = False,
+        namespace: str = "kworker",
     ) -> None:
         self._topic = topic
         self._tracing = tracing
         self._reply_topic = reply_topic
         self._sender = Sender(bootstrap, kafka or {}, seconds(timeout))
+        self._delays = Delays(bootstrap, kafka or {}, namespace, self._sender)
         self._replies = Replies(bootstrap, kafka or {})
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reports: deque[Callable[[], None]] = deque()
@@ -78,10 +82,15 @@ class AsyncClient:
         headers: Mapping[str, str | bytes] | None = None,
         schema: Schema | AvroSchema | None = None,
         schema_id: int | None = None,
+        delay: float | str | None = None,
+        at: When | None = None,
     ) -> Published:
         """Publish one message; returns when the broker has acknowledged it. See `Client.publish`."""
         composed = compose(
-            Message(task, payload, topic, key, id, headers, schema, schema_id), self._topic, tracing=self._tracing
+            Message(task, payload, topic, key, id, headers, schema, schema_id, delay, at),
+            self._topic,
+            tracing=self._tracing,
+            delay_log=self._delays.log,
         )
         return await self._wait(await self._send(composed))
 
@@ -128,11 +137,29 @@ class AsyncClient:
 
     async def publish_many(self, messages: Iterable[Message]) -> list[Published]:
         """Publish many messages in batches; returns when all are acknowledged. See `Client.publish_many`."""
-        composed = [compose(message, self._topic, tracing=self._tracing) for message in messages]
+        composed = [
+            compose(message, self._topic, tracing=self._tracing, delay_log=self._delays.log) for message in messages
+        ]
         futures = [await self._send(message) for message in composed]
         return all_published([await self._result(future) for future in futures])
 
+    async def cancel(self, id: str, *, timeout: float | str = 10.0) -> str:
+        """Cancel a delayed task. See `Client.cancel`."""
+        within = seconds(timeout)
+        (answer,) = await asyncio.to_thread(self._delays.cancel, [id], within)
+        return verdict(id, answer, within, self._delays.log)
+
+    async def delayed(self, limit: int = 100) -> list[Delayed]:
+        """The delayed tasks that are due first, at most `limit`. See `Client.delayed`."""
+        return await asyncio.to_thread(self._delays.waiting, limit)
+
+    async def find_delayed(self, id: str) -> Delayed | None:
+        """The delayed task of this id, None if none waits. See `Client.find_delayed`."""
+        return await asyncio.to_thread(self._delays.find, id)
+
     async def _send(self, message: Composed) -> asyncio.Future[Published]:
+        if message.publication.topic == self._delays.log:
+            await asyncio.to_thread(self._delays.make_ready)
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop

@@ -10,7 +10,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from kworker.client.calls import Sent, pass_on, prepare
+from kworker.client.delays import Delays, When, verdict
 from kworker.client.message import Composed, Message, Published, all_published, compose, settle
+from kworker.core.delayed import Delayed
 from kworker.duration import seconds
 from kworker.errors import CallError, PublishError
 from kworker.kafka.replies import Replies
@@ -31,7 +33,8 @@ class Client:
     properties, such as `security.protocol`; a topic that takes less than 1 MB needs a `batch.size` below its limit, as
     the broker refuses a batch as a whole. timeout: seconds (or `"30s"`) until a message that was not acknowledged
     counts as failed. reply_topic: where `call` reads results; one for a service does, each client reads it from its
-    end. tracing: a span of OpenTelemetry for each message (extra `otel`), which its attempts go on from. Raises
+    end. tracing: a span of OpenTelemetry for each message (extra `otel`), which its attempts go on from.
+    namespace: the workers', for delayed tasks. Raises
     ConfigError for properties that are unsafe or unknown.
     """
 
@@ -44,11 +47,14 @@ class Client:
         timeout: float | str = 30.0,
         reply_topic: str | None = None,
         tracing: bool = False,
+        namespace: str = "kworker",
     ) -> None:
         self._topic = topic
         self._tracing = tracing
         self._reply_topic = reply_topic
         self._sender = Sender(bootstrap, kafka or {}, seconds(timeout))
+        self.delays = Delays(bootstrap, kafka or {}, namespace, self._sender)
+        """The delay log."""
         self._replies = Replies(bootstrap, kafka or {})
 
     def __enter__(self) -> Client:
@@ -74,20 +80,25 @@ class Client:
         headers: Mapping[str, str | bytes] | None = None,
         schema: Schema | AvroSchema | None = None,
         schema_id: int | None = None,
+        delay: float | str | None = None,
+        at: When | None = None,
     ) -> Published:
         """Publish one message; returns when the broker has acknowledged it.
 
         payload: anything JSON can hold (msgspec's types), bytes as they are, or None for no payload. id: made up
         unless given. schema: the Avro schema to write the payload by, in single-object encoding, or in Confluent
-        framing with the `schema_id` that a schema registry gave it. Raises PublishError when it was not acknowledged,
-        ValueError or TypeError for what cannot be sent.
+        framing with the `schema_id` that a schema registry gave it. delay, at: seconds (or `"10m"`) for which it waits
+        in the delay log, or the moment it is due (a datetime with a time zone, RFC 3339 text, or seconds since the
+        epoch); the same `id` again moves it. Raises PublishError when it was not acknowledged, ValueError or TypeError
+        for what cannot be sent, DelayError when there is no delay log and none can be made.
         """
         return self._wait(
             self._send(
                 compose(
-                    Message(task, payload, topic, key, id, headers, schema, schema_id),
+                    Message(task, payload, topic, key, id, headers, schema, schema_id, delay, at),
                     self._topic,
                     tracing=self._tracing,
+                    delay_log=self.delays.log,
                 )
             )
         )
@@ -145,11 +156,33 @@ class Client:
         All of them are tried; when any was not acknowledged, raises a PublishError whose `results` tell them apart.
         When one cannot be sent at all, raises ValueError or TypeError and sends none.
         """
-        composed = [compose(message, self._topic, tracing=self._tracing) for message in messages]
+        composed = [
+            compose(message, self._topic, tracing=self._tracing, delay_log=self.delays.log) for message in messages
+        ]
         futures = [self._send(message) for message in composed]
         return all_published([self._result(future) for future in futures])
 
+    def cancel(self, id: str, *, timeout: float | str = 10.0) -> str:
+        """Cancel a delayed task. `"cancelled"`: it does not run. `"too-late"`: it was handed over. `"unknown"`: no such
+        task waits, and none did in the last hour.
+
+        A worker decides, so that a task is never both cancelled and run. Raises DelayError when none answers in time.
+        """
+        within = seconds(timeout)
+        (answer,) = self.delays.cancel([id], within)
+        return verdict(id, answer, within, self.delays.log)
+
+    def delayed(self, limit: int = 100) -> list[Delayed]:
+        """The delayed tasks that are due first, at most `limit`. Reads all of the delay log. Raises DelayError."""
+        return self.delays.waiting(limit)
+
+    def find_delayed(self, id: str) -> Delayed | None:
+        """The delayed task of this id, None if none waits. Reads all of the delay log. Raises DelayError."""
+        return self.delays.find(id)
+
     def _send(self, message: Composed) -> Future[Published]:
+        if message.publication.topic == self.delays.log:
+            self.delays.make_ready()
         future: Future[Published] = Future()
         report = partial(settle, self._sender, message, future)
         deadline = time.monotonic() + self._sender.budget

@@ -13,6 +13,8 @@ from confluent_kafka import KafkaError
 from msgspec import Struct
 from msgspec.structs import replace
 
+from kworker.client.delays import When, due
+from kworker.core.delayed import delay
 from kworker.core.publication import message as record_of
 from kworker.errors import PublishError
 from kworker.kafka.sender import Sender
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 class Message(Struct, frozen=True):
     """One message for `publish_many`; the fields are the arguments of `publish`.
 
+    delay, at: it waits so many seconds (or `"10m"`), or until then, in the delay log.
+
     schema: an Avro schema compiled already saves compiling it again for each message.
     """
 
@@ -38,6 +42,8 @@ class Message(Struct, frozen=True):
     headers: Mapping[str, str | bytes] | None = None
     schema: Schema | AvroSchema | None = None
     schema_id: int | None = None
+    delay: float | str | None = None
+    at: When | None = None
 
 
 class Published(Struct, frozen=True):
@@ -84,11 +90,21 @@ class Composed(NamedTuple):
         return PublishError(f"{self.task!r} was not published: {reason}", id=self.id)
 
 
-def compose(message: Message, topic: str, *, tracing: bool = False) -> Composed:
+def compose(message: Message, topic: str, *, tracing: bool = False, delay_log: str = "") -> Composed:
     """The record of a message; topic: where it goes if it names none. tracing: it begins, or goes on, a trace.
 
-    Raises ValueError or TypeError.
+    delay_log: where it waits if it is due later; '': it cannot. Raises ValueError or TypeError.
     """
+    when = due(message.delay, message.at, time.time())
+    composed = _composed(message, topic, tracing)
+    if when is None:
+        return composed
+    if not delay_log:
+        raise ValueError(f"{message.task!r} cannot be delayed here: its result is waited for")
+    return composed._replace(publication=delay(composed.publication, composed.id, when, delay_log))
+
+
+def _composed(message: Message, topic: str, tracing: bool) -> Composed:
     id = uuid.uuid4().hex if message.id is None else message.id
     if message.schema is not None or message.schema_id is not None:
         message = as_avro(message)

@@ -14,6 +14,8 @@ from kworker.core.metadata import Alphabet, encode
 from kworker.core.partition import Partition
 from kworker.task import TopicPartition
 
+_AGAIN = 1.0  # seconds from a commit that was refused to the next, at most
+
 
 class Commits:
     """Owns the state of the one asynchronous commit that may be on its way.
@@ -42,10 +44,12 @@ class Commits:
     @property
     def due(self) -> float:
         """When `on_tick` wants to be called next (engine time)."""
-        return self._next
+        return min(self._next, self._asked_at + _AGAIN) if self._refused else self._next
 
     def on_tick(self, partitions: Iterable[Partition], now: float) -> list[CommitItem]:
         """What to commit now; empty when it is not time, nothing changed, or an answer is still outstanding."""
+        if self._refused and now >= self._asked_at + _AGAIN:
+            self._refused = False
         if now < self._next:
             return []
         self._next = now + self.interval
@@ -53,7 +57,7 @@ class Commits:
         return self.ask(partitions, now)
 
     def ask(self, partitions: Iterable[Partition], now: float) -> list[CommitItem]:
-        """The same before it is time; but what was refused is asked for again on the next tick only."""
+        """The same before it is time; but what was refused is asked for again after a second."""
         # An answer that comes after the next commit was asked for would be taken for that one's.
         if self._asked or self._refused:
             return []

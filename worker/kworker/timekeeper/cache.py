@@ -1,8 +1,8 @@
 """What waits in one partition of the delay log, in a SQLite file: found by id, and by when it is due.
 
-The log is the truth. The file is of this process alone and is thrown away with it, so nothing in it is ever made safe
-(no journal, no sync): after any error it is dropped and built again. Promises: what `due` returns is due by the wall
-clock and by the monotonic clock; memory does not grow with what waits. One thread uses it.
+The log is the truth. The file has no name and goes with the process, however that ends, so nothing in it is ever made
+safe (no journal, no sync): after any error it is dropped and built again. Promises: what `due` returns is due by the
+wall clock and by the monotonic clock; memory does not grow with what waits. One thread uses it.
 
 A log that is read from its start is loaded without looking at ids, which is several times as fast; `settle` then leaves
 out what was replaced and what has ended, and from there on each record is applied as it comes.
@@ -10,10 +10,12 @@ out what was replaced and what has ended, and from there on each record is appli
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import mkstemp
 
 import msgspec
 from msgspec import Struct
@@ -94,10 +96,9 @@ class Asked(Struct, frozen=True, gc=False):
 
 
 class Cache:
-    """See the module. path: of the file, which is made anew."""
+    """See the module. folder: where the file is; None is where temporary files are."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, folder: str | None = None) -> None:
         self.position = 0
         """The offset after the last record applied, or after the end of the log as far as it was read."""
         self.identity = ""
@@ -107,18 +108,21 @@ class Cache:
         self.settled = False
         self.exposed: set[int] = set()
         """Offsets of entries that a tombstone behind them does not mean, but compaction would take it so."""
-        path.unlink(missing_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        for name, value in _PAGES:
-            self._db.execute(f"PRAGMA {name}={value}")
-        for table in _TABLES:
-            self._db.execute(table)
+        descriptor, path = mkstemp(prefix="kworker-delayed-", dir=folder)
+        os.close(descriptor)
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            for name, value in _PAGES:
+                self._db.execute(f"PRAGMA {name}={value}")
+            for table in _TABLES:
+                self._db.execute(table)
+        finally:
+            Path(path).unlink()  # SQLite has it open: it is gone when that is closed, or the process killed
 
     def close(self) -> None:
         """Throw it away."""
         with suppress(sqlite3.Error):  # it may be what broke
             self._db.close()
-        self.path.unlink(missing_ok=True)
 
     # -- reading the log ----------------------------------------------------------------------------------------
 
@@ -221,6 +225,11 @@ class Cache:
         """The task of this id, if it waits."""
         row = self._db.execute(f"SELECT {_ROW} FROM entry WHERE id = ?", (id,)).fetchone()
         return row and Entry(*row)
+
+    def first(self, limit: int) -> list[Entry]:
+        """Those that are due first, at most so many."""
+        rows = self._db.execute(f"SELECT {_ROW} FROM entry ORDER BY due, id LIMIT ?", (limit,))
+        return [Entry(*row) for row in rows]
 
     def at(self, offsets: Iterable[int]) -> list[Entry]:
         """The entries at these offsets, as far as they still wait."""

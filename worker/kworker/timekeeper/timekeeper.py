@@ -10,9 +10,7 @@ again.
 from __future__ import annotations
 
 import logging
-import shutil
 import sqlite3
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -98,16 +96,19 @@ class Timekeeper:
     # -- the thread ---------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="kworker-delayed-", dir=self._config.state_dir))
-        self._folder = folder
         try:
+            if self._config.state_dir is not None:
+                Path(self._config.state_dir).mkdir(parents=True, exist_ok=True)
             self._log = DelayLog(self._config)
             self._mend()
             self._consumer = Consumer(
                 {**keeper_settings(self._config), "logger": _client_log, "error_cb": self._on_error}
             )
             self._consumer.subscribe(
-                [self._log.name], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+                [self._log.name],
+                on_assign=self._told(self._on_assign),
+                on_revoke=self._told(self._on_revoke),
+                on_lost=self._told(self._on_lost),
             )
             while not self._stopping.is_set():
                 self._step()
@@ -115,8 +116,6 @@ class Timekeeper:
         except Exception as error:
             log.debug("timekeeper", exc_info=True)
             self._fatal(f"timekeeper: {type(error).__name__}: {error}")
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _mend(self) -> None:
         """See that the topic keeps what waits."""
@@ -219,7 +218,7 @@ class Timekeeper:
             log.warning("the delay log cannot be served now, it is tried again: %s", error, extra=named)
             holding.again(_AGAIN)
         except sqlite3.Error as error:
-            log.error("what waits could not be kept in %s, it is read anew: %s", self._folder, error, extra=named)  # noqa: TRY400 - one line for the user; the trace says nothing more
+            log.error("what waits could not be kept in a file, it is read anew: %s", error, extra=named)  # noqa: TRY400 - one line for the user; the trace says nothing more
             holding.gap = True
         return False
 
@@ -235,6 +234,19 @@ class Timekeeper:
             holding.cache.forget(clocks.wall)
 
     # -- what is owned ------------------------------------------------------------------------------------------
+
+    def _told(self, callback: Callable[[Consumer, list[Position]], None]) -> Callable[[Consumer, list[Position]], None]:
+        """A callback that never raises: inside of a poll that would lose records."""
+
+        def told(consumer: Consumer, partitions: list[Position]) -> None:
+            try:
+                callback(consumer, partitions)
+            except Exception as error:
+                log.debug("callback", exc_info=True)
+                self._fatal(f"timekeeper: {type(error).__name__}: {error}")
+                self._stopping.set()
+
+        return told
 
     def _on_assign(self, consumer: Consumer, partitions: list[Position]) -> None:
         for position in partitions:
@@ -259,7 +271,7 @@ class Timekeeper:
         self._holdings[partition] = Holding(
             self._log.name,
             partition,
-            cache or Cache(self._folder / f"{partition}.sqlite"),
+            cache or Cache(self._config.state_dir),
             clocks=self.clocks,
             writer=lambda: Transactions(writer_settings(self._config), f"{self._log.name}-{partition}"),
             place=lambda: self._log.place(partition),
@@ -289,7 +301,7 @@ class Timekeeper:
         """Throw away what was read, and read the log from its start."""
         holding.close()
         holding.cache.close()
-        holding.cache = Cache(self._folder / f"{holding.partition}.sqlite")
+        holding.cache = Cache(self._config.state_dir)
         holding.gap = False
         holding.again(_SOON)
         self._assign(holding)

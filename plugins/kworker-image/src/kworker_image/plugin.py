@@ -36,7 +36,7 @@ class Images(Plugin):
         self._settings = settings
         picture.limit(settings.max_pixels)
 
-    @task("image.convert", concurrency=_AT_ONCE)
+    @task("image.convert", executor="process", concurrency=_AT_ONCE)
     def convert(
         self,
         source: str,
@@ -61,7 +61,7 @@ class Images(Plugin):
             raise Reject(f"{width} x {height} are more than {self._settings.max_pixels} pixels, see max_pixels")
         return self._make(source, target, width, height, fit, kind, quality)
 
-    @task("image.thumbnail", concurrency=_AT_ONCE)
+    @task("image.thumbnail", executor="process", concurrency=_AT_ONCE)
     def thumbnail(self, source: str, target: str, size: Side = 320, quality: Quality = 80) -> dict[str, int]:
         """Write the image `source`, made to fit into a square of `size`, as `target`; as `image.convert` does."""
         return self._make(source, target, size, size, "contain", _format(target, None), quality)

@@ -1,0 +1,159 @@
+"""`kworker delayed`: what waits in the delay log, listed, shown and cancelled."""
+
+from __future__ import annotations
+
+import base64
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from kworker.cli.options import SOURCES, config_options, sources
+from kworker.config import Config
+from kworker.duration import seconds
+
+if TYPE_CHECKING:
+    from kworker.client import Client
+    from kworker.core.delayed import Delayed
+
+_connection = config_options("bootstrap", "namespace")
+_WIDEST = 60
+
+
+@click.group()
+def delayed() -> None:
+    """Delayed tasks: list, show and cancel them."""
+
+
+@delayed.command(epilog=SOURCES)
+@click.option("--limit", type=click.IntRange(1, 1_000_000), default=100, show_default=True, metavar="N")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a task.")
+@_connection
+def ls(limit: int, as_json: bool, **flags: Any) -> None:
+    """List the tasks that are due first. It reads all of the delay log, and changes nothing."""
+    with _client(flags) as client, client.delays.browse() as browser:
+        count, found = browser.count, browser.first(limit)
+    now = time.time()
+    if as_json:
+        for one in found:
+            click.echo(_json(_as_json(one)))
+        return
+    rows = [("DUE", "IN", "ID", "TASK", "TO"), *(_row(one, now) for one in found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for *cells, last in rows if found else []:
+        click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), last]))
+    click.echo(f"{count} waiting" + (f", {len(found)} shown" if len(found) < count else ""))
+
+
+@delayed.command(epilog=SOURCES)
+@click.argument("id_", metavar="ID")
+@click.option("--raw", is_flag=True, help="Print the payload's bytes, and nothing else.")
+@_connection
+def show(id_: str, raw: bool, **flags: Any) -> None:
+    """Show one task that waits, as JSON. Exit code 1 when there is none of this id."""
+    with _client(flags) as client:
+        found = client.find_delayed(id_)
+    if found is None:
+        click.echo(f"kworker: no delayed task {id_!r} waits", err=True)
+        sys.exit(1)
+    if raw:
+        sys.stdout.buffer.write(found.value or b"")
+        return
+    click.echo(msgspec.json.format(_json(_as_json(found, whole=True)), indent=2))
+
+
+@delayed.command(epilog=SOURCES)
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.option(
+    "--timeout", default="10s", show_default=True, metavar="DURATION", help="How long to wait for the answer."
+)
+@_connection
+def cancel(ids: tuple[str, ...], timeout: str, **flags: Any) -> None:
+    """Cancel tasks that wait, and print what became of each: cancelled, too-late or unknown.
+
+    A worker decides: a task is never both cancelled and run. Exit code 1 unless all were cancelled.
+    """
+    from kworker.client.delays import verdict
+    from kworker.errors import DelayError
+
+    try:
+        within = seconds(timeout)
+    except ValueError as error:
+        raise click.UsageError(f"--timeout: {error}") from error
+    failed = False
+    with _client(flags) as client:
+        answers = client.delays.cancel(ids, within)
+        for id_, answer in zip(ids, answers, strict=True):
+            failed |= answer != "cancelled"
+            try:
+                click.echo(f"{id_}: {verdict(id_, answer, within, client.delays.log)}")
+            except DelayError as error:
+                click.echo(f"kworker: {error}", err=True)
+    sys.exit(1 if failed else 0)
+
+
+def _client(flags: Mapping[str, Any]) -> Client:
+    from kworker.client import Client
+    from kworker.kafka.settings import faults
+
+    config = Config.load(*sources(dict(flags)), vet=faults, group_needed=False)
+    timeouts = ("message.timeout.ms", "delivery.timeout.ms")
+    kafka = {name: value for name, value in config.kafka.items() if name not in timeouts}
+    return Client(config.bootstrap, kafka=kafka, namespace=config.namespace)
+
+
+def _row(one: Delayed, now: float) -> tuple[str, ...]:
+    left = one.due / 1000 - now
+    return (
+        _time(one.due),
+        f"{left:.0f}s" if left < 3600 else f"{left / 3600:.1f}h" if left < 172_800 else f"{left / 86_400:.1f}d",
+        _printable(_text(one.id))[:_WIDEST],
+        _header(one, "ce_type") or _header(one, "task"),
+        one.target or "(cannot be read: it is set aside)",
+    )
+
+
+def _as_json(one: Delayed, *, whole: bool = False) -> dict[str, object]:
+    told: dict[str, object] = {
+        "id": _text(one.id),
+        "due": _time(one.due),
+        "due_ms": one.due,
+        "task": _header(one, "ce_type") or _header(one, "task"),
+        "topic": one.target,
+        "key": None if one.key is None else _text(one.key),
+    }
+    if not whole:
+        return told
+    told["headers"] = [[name, None if value is None else _text(value)] for name, value in one.headers]
+    try:
+        told["payload"] = None if one.value is None else one.value.decode()
+    except UnicodeDecodeError:
+        told["payload_base64"] = base64.b64encode(one.value or b"").decode()
+    return told
+
+
+def _header(one: Delayed, name: str) -> str:
+    return _printable(_text(dict(one.headers).get(name) or b""))[:_WIDEST]
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "backslashreplace")
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _time(due: int) -> str:
+    try:
+        return datetime.fromtimestamp(due / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):  # a record that cannot be read
+        return "-"
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
