@@ -8,7 +8,7 @@ TYPED := $(wildcard worker/kworker plugins/*/src plugins/*/tests tests benchmark
 CONSTRAINTS := constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lint types imports unit test-long soak fmt dist constraints clean
+.PHONY: help venv demo test check lint types imports unit test-long soak bench bench-smoke bench-guard fmt dist constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,14 @@ test-long: venv ## the tests that take minutes: soaks and storms
 soak: venv ## all faults at random for MINUTES=30, then the ledger; KWORKER_TEST_SEED repeats one
 	MINUTES=$(or $(MINUTES),30) $(BIN)/pytest -s tests/faults/test_soak.py
 
+BENCH := PYTHONPATH=tests $(BIN)/python -m benchmarks
+bench: venv ## kworker and its peers side by side, into docs/benchmarks.md: an hour of a machine with nothing else to do
+	$(BENCH) --write docs/benchmarks.md
+bench-smoke: venv ## the same with few tasks: shows that the benchmark works, measures nothing
+	$(BENCH) --smoke --peer kworker --peer raw --peer hand
+bench-guard: venv ## is the tree slower than BASE=<commit>, HEAD unless given? fails beyond the noise that it measures
+	$(BENCH).guard --base $(or $(BASE),HEAD)
+
 fmt: venv ## format, and mend what the linter can
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format
@@ -62,4 +70,4 @@ constraints: venv ## renew the pinned versions of constraints.txt
 
 clean: ## remove all that was made here, the virtual environment too
 	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find worker plugins tests demo -name __pycache__ -prune -exec rm -rf {} +
+	find worker plugins tests demo benchmarks -name __pycache__ -prune -exec rm -rf {} +

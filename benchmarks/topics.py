@@ -53,15 +53,16 @@ def send(producer: Producer, topic: str, workload: Workload, n: int) -> None:
 
 def lag(bootstrap: str, group: str, topic: str, partitions: int) -> int:
     """Records behind what the group has committed."""
-    ends, asked = _ends(bootstrap, topic, partitions), [ConsumerGroupTopicPartitions(group)]
-    answer = _admin(bootstrap).list_consumer_group_offsets(asked, request_timeout=TIMEOUT)[group].result(TIMEOUT)
+    ends, client = _ends(bootstrap, topic, partitions), _admin(bootstrap)
+    asked = [ConsumerGroupTopicPartitions(group)]
+    answer = client.list_consumer_group_offsets(asked, request_timeout=TIMEOUT)[group].result(TIMEOUT)
     done = {place.partition: max(0, place.offset) for place in answer.topic_partitions}  # below 0: nothing committed
     return sum(end - done.get(partition, 0) for partition, end in ends.items())
 
 
 def delete(bootstrap: str, topic: str) -> None:
     """Delete a topic."""
-    client = _admin(bootstrap)  # no answer comes when it is gone
+    client = _admin(bootstrap)
     client.delete_topics([topic])[topic].result(TIMEOUT)
 
 
@@ -75,4 +76,5 @@ def _ends(bootstrap: str, topic: str, partitions: int) -> dict[int, int]:
 
 
 def _admin(bootstrap: str) -> AdminClient:
+    """A client to be kept until its answers are there: none comes when it is gone."""
     return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})

@@ -35,6 +35,8 @@ public class ParallelConsumer {
         settings.put("group.id", given[2]);
         settings.put("enable.auto.commit", "false");
         settings.put("auto.offset.reset", "earliest");
+        settings.put("session.timeout.ms", "6000"); // as the others: after a kill the group waits for it
+        settings.put("heartbeat.interval.ms", "1000");
         var bytes = new ByteArrayDeserializer();
         var options = ParallelConsumerOptions.<byte[], byte[]>builder()
                 .consumer(new KafkaConsumer<>(settings, bytes, bytes))

@@ -32,7 +32,12 @@ def ended(worker: WorkerProcess, kafka: Kafka, name: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("how", "order", "seconds"), [("exit", "unordered", 0.0), ("segfault", "key", 0.0), ("kill", "unordered", 1.5)]
+    ("how", "order", "seconds"),
+    [
+        ("exit", "unordered", 0.0),
+        ("segfault", "key", 0.0),
+        pytest.param("kill", "unordered", 1.5, marks=pytest.mark.long),
+    ],
 )
 def test_a_record_that_kills_its_worker_is_set_aside_after_three_deaths_of_its_own(
     kafka: Kafka, topic: MakeTopic, start_worker: StartWorker, calls: Calls, how: str, order: str, seconds: float
@@ -63,6 +68,7 @@ def test_a_record_that_kills_its_worker_is_set_aside_after_three_deaths_of_its_o
     assert DONE in lives[-1].logged()
 
 
+@pytest.mark.long
 def test_two_records_that_kill_are_found_one_after_the_other(
     kafka: Kafka, topic: MakeTopic, start_worker: StartWorker, calls: Calls
 ) -> None:

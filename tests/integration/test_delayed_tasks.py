@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 import uuid
@@ -213,7 +214,7 @@ def test_bad_input_22_delays_that_are_none_are_set_aside_and_hold_nobody_up(late
     bad.append(NewRecord(b"{}", b"x" * 2000, (target, ("kworker-due", b"1"))))
     produce(later.bootstrap, later.log, bad)
     with later.client() as client:
-        client.publish("probe.note", b"x" * 20_000, topic=small, delay=0.2, id="large")
+        client.publish("probe.note", os.urandom(20_000), topic=small, delay=0.2, id="large")
         client.publish("probe.note", {"n": 1}, topic="absent-" + later.topic, delay=0.2, id="absent")
         client.publish("probe.note", {"n": 9}, delay=0.3)
     later.stage.wait_noted("ran", [9], worker)
@@ -269,14 +270,14 @@ def test_cancels_that_race_the_due_time_win_or_lose(kafka: Kafka, tmp_path: Path
     with Delays(tmp_path, kafka.bootstrap) as delays:
         worker = delays.worker()
         delays.wait_held(worker)
-        start = time.time() + 4
-        delays.publish((f"task-{n}", start + n / 200) for n in range(count))
+        start = time.time() + 2
+        delays.publish((f"task-{n}", start + n / 300) for n in range(count))
         answers: dict[str, str | None] = {}
         with Client(kafka.bootstrap, namespace=delays.namespace) as client:
-            for first in range(0, count, 50):
-                while time.time() < start + first / 200 - 0.01:
+            for first in range(0, count, 100):
+                while time.time() < start + first / 300 - 0.01:
                     time.sleep(0.005)
-                ids = [f"task-{n}" for n in range(first, first + 50)]
+                ids = [f"task-{n}" for n in range(first, first + 100)]
                 answers |= dict(zip(ids, client.delays.cancel(ids, 20), strict=True))
         cancelled = {id for id, answer in answers.items() if answer == "cancelled"}
         late = {id for id, answer in answers.items() if answer == "too-late"}

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from kit.records import NewRecord, all_done, committed, create_topic, produce
+from kit.records import NewRecord, all_done, committed, create_topic, produce, progress
 from kit.waiting import wait_for
 from kit.worker_process import WorkerProcess
 

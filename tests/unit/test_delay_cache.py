@@ -106,9 +106,10 @@ def test_a_tombstone_does_not_end_what_came_under_its_id_meanwhile(cache: Cache)
     """The owner handed over the entry at 0 while the one at 1 was written: that one waits, and is written again."""
     load(cache, [at(0, waiting("a")), at(1, waiting("a")), at(2, tombstone(b"a", 0, Outcome.HANDED_OVER, LOG))])
     assert (cache.pending, cache.exposed) == (1, {1})
-    cache.moved([(1, 7)])
-    entry = cache.find(b"a")
-    assert (entry and entry.offset, cache.exposed) == (7, set())
+    cache.renewed(cache.at([1]))
+    assert (cache.pending, cache.exposed) == (0, set())
+    apply(cache, [at(3, waiting("a"))])
+    assert (cache.pending, cache.exposed) == (1, set())
 
 
 def test_what_is_due_is_due_by_both_clocks(cache: Cache) -> None:

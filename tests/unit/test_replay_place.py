@@ -6,10 +6,11 @@ import pytest
 
 from kworker import Reject, task
 from kworker.cli import main
-from kworker.cli.replay import Given, run
+from kworker.cli.replay import Given
 from kworker.codecs.arguments import Signature
 from kworker.dlq.place import Place
 from kworker.errors import ConfigError
+from kworker.executors import here
 from kworker.plugin import MARK
 from kworker.registry import Registry
 from kworker.task import Reason, Refused, Success, Task
@@ -81,7 +82,7 @@ def test_an_attempt_ends_as_in_a_worker(name: str) -> None:
     registry = Registry.from_specs([getattr(each, MARK) for each in (plain, asynchronous)], Signature)
 
     def attempt(value: bytes) -> object:
-        outcome, error = run(Given(Task(name, "t", 0, 0, None, value, [], 0), 1), registry.tasks[name])
+        outcome, error = here.attempt(Given(Task(name, "t", 0, 0, None, value, [], 0), 1), registry.tasks[name])
         assert (error is None) is isinstance(outcome, Success)
         return outcome
 
@@ -90,7 +91,7 @@ def test_an_attempt_ends_as_in_a_worker(name: str) -> None:
     assert isinstance(rejected, Refused)
     assert rejected.reason is Reason.REJECTED
     assert "test_replay_place.py" in rejected.error.stack
-    assert "cli/replay.py" not in rejected.error.stack
+    assert "executors/here.py" not in rejected.error.stack
     assert isinstance(invalid, Refused)
     assert invalid.reason is Reason.INVALID
 
@@ -98,4 +99,4 @@ def test_an_attempt_ends_as_in_a_worker(name: str) -> None:
 def test_an_interrupt_ends_it() -> None:
     registry = Registry.from_specs([getattr(stop, MARK)], Signature)
     with pytest.raises(KeyboardInterrupt):
-        run(Given(Task("stop", "t", 0, 0, None, None, [], 0), 1), registry.tasks["stop"])
+        here.attempt(Given(Task("stop", "t", 0, 0, None, None, [], 0), 1), registry.tasks["stop"])

@@ -163,3 +163,38 @@ def test_a_plugin_with_settings() -> None:
 def test_only_tasks_are_taken() -> None:
     with pytest.raises(TypeError, match="@task"):
         MemoryWorker(print)
+
+
+def test_two_tasks_of_one_name_are_refused_as_a_worker_refuses_them() -> None:
+    @task("add")
+    def other(a: int) -> int:
+        return -a
+
+    with pytest.raises(TypeError, match="two tasks are named 'add'"):
+        MemoryWorker(add, other)
+    assert MemoryWorker(add, add).succeeded == 0  # one that a module imports from another is the same task
+
+
+@pytest.mark.parametrize(("moved", "reasons"), [("1h", []), ("3h", ["expired"])])
+def test_a_deadline_is_one_of_the_clock_that_is_moved(moved: str, reasons: list[str]) -> None:
+    worker = MemoryWorker(add, reply_topics=["replies"])
+    worker.advance(moved)
+    deadline = "2023-11-15T00:13:20Z"  # two hours after START
+    worker.publish("add", {"a": 1}, headers={"ce_deadline": deadline, "ce_replyto": "replies"})
+    worker.run()
+    assert [letter.reason for letter in worker.dead_letters] == reasons
+    assert [reply.headers["ce_time"] for reply in worker.replies] == [b"2023-11-14T23:13:20.000Z"][len(reasons) :]
+
+
+def test_ctrl_c_ends_the_test_and_is_no_outcome() -> None:
+    @task("interrupted")
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_task(interrupted)
+
+
+def test_the_id_of_a_schema_needs_the_schema() -> None:
+    with pytest.raises(ValueError, match="give the schema as well"):
+        MemoryWorker(add).publish("add", {"a": 1}, schema_id=1)

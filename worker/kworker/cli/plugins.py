@@ -44,6 +44,8 @@ def plugins(context: click.Context, /, as_json: bool, schema_of: str | None, as_
         raise click.UsageError("--json, --schema and --asyncapi are three documents: ask for one")
     config = Config.load(*sources(flags), group_needed=False)
     loaded, faults = load_plugins(config)
+    for fault in faults:
+        click.echo(f"kworker: {fault}", err=True)
     if as_json:
         _print([_as_json(plugin) for plugin in loaded])
     elif schema_of is not None:
@@ -57,8 +59,6 @@ def plugins(context: click.Context, /, as_json: bool, schema_of: str | None, as_
     else:
         rows = [_row(plugin, task) for plugin in loaded for task in plugin.tasks]
         click.echo("\n".join(_table([_HEAD, *rows])) if rows else "no plugins: install one, such as kworker-http")
-    for fault in faults:
-        click.echo(f"kworker: {fault}", err=True)
     sys.exit(PluginError.exit_code if faults else 0)
 
 

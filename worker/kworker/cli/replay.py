@@ -6,8 +6,6 @@ dead letter it would become, is shown and not sent. What the task itself does is
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import logging
 import sys
 import time
@@ -137,6 +135,7 @@ def _poll(consumer: Any, place: Place) -> Record:
 
 def _replay(config: Config, registry: Registry, record: Record, place: Place, attempt: int, debug: bool) -> bool:
     from kworker.core.wire import decode
+    from kworker.executors import here
 
     rules = config.topic_settings.get(place.topic)
     task = decode(record, registry.tasks, rules.task if rules else None)
@@ -149,7 +148,7 @@ def _replay(config: Config, registry: Registry, record: Record, place: Place, at
     _tell("task", f"{task.name}, id {task.id}, attempt {attempt} of {loaded.spec.max_attempts}")
     registry.setup({loaded.spec.executor})
     try:
-        outcome, error = run(Given(task, attempt), loaded)
+        outcome, error = here.attempt(Given(task, attempt), loaded)
         _tell_outcome(config, place, loaded, outcome, attempt)
         if debug and error is not None:
             import pdb
@@ -158,23 +157,6 @@ def _replay(config: Config, registry: Registry, record: Record, place: Place, at
     finally:
         registry.teardown()
     return isinstance(outcome, Success)
-
-
-def run(given: Given, loaded: LoadedTask) -> tuple[Outcome, BaseException | None]:
-    """One attempt in this thread: its outcome, and what it raised. Only KeyboardInterrupt gets out."""
-    from kworker.executors.base import call, outcome_of, publication, succeeded
-
-    try:
-        result, context = call(given, loaded, None, publication, lambda context: None)
-        if inspect.iscoroutine(result):
-            result = asyncio.run(result)
-        return succeeded(given.task, loaded.spec, result, context), None
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # as in a worker: whatever a plugin raises is an outcome
-        frames = error.__traceback__
-        error.__traceback__ = frames and frames.tb_next  # without this function, as a worker shows it
-        return outcome_of(error), error
 
 
 def _tell_outcome(config: Config, place: Place, loaded: LoadedTask, outcome: Outcome, attempt: int) -> None:

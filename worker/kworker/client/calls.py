@@ -91,7 +91,7 @@ def prepare(
     dead_letters: str | None,
     limit: float | str,
     *,
-    tracing: bool,
+    tracing: bool = False,
 ) -> Call:
     """The call of a message. topic: where it goes if it names none. Raises ValueError or TypeError."""
     given: Mapping[str, str | bytes] = message.headers or {}

@@ -184,14 +184,19 @@ def execute(given: Given, runnable: Runnable, deadline: float | None, publish: P
 
 
 def call(
-    given: Given, runnable: Runnable, deadline: float | None, publish: Publish, started: Started
+    given: Given,
+    runnable: Runnable,
+    deadline: float | None,
+    publish: Publish,
+    started: Started,
+    clock: Callable[[], float] = time.time,
 ) -> tuple[Any, Context | None]:
     """Call the function with its arguments: what it returned, for an async one its coroutine, and the context it has.
 
-    See `execute` for the parameters; raises what becomes an outcome by `outcome_of`.
+    See `execute` for the parameters; clock: seconds since the epoch. Raises what becomes an outcome by `outcome_of`.
     """
     task = given.task
-    if task.deadline is not None and time.time() > task.deadline:
+    if task.deadline is not None and clock() > task.deadline:
         raise DecodeError(Reason.EXPIRED, "expired", "its ce_deadline had passed before it could run")
     signature = runnable.signature
     try:
@@ -205,13 +210,15 @@ def call(
     return runnable.spec.function(*arguments, ctx=context, **keywords), context
 
 
-def succeeded(task: Task, spec: TaskSpec, returned: object, context: Context | None) -> Outcome:
+def succeeded(
+    task: Task, spec: TaskSpec, returned: object, context: Context | None, clock: Callable[[], float] = time.time
+) -> Outcome:
     """The outcome of an attempt that returned; with the record that carries the result, where one is wanted."""
     publications = context.publications if context is not None else ()
     topic = task.reply_to or spec.reply_to  # the engine has seen to it that a message asks for allowed topics only
     if topic is not None:
         try:
-            publications += (result(task, returned, topic=topic, now=time.time()),)
+            publications += (result(task, returned, topic=topic, now=clock()),)
         except (TypeError, ValueError) as error:  # what it returned does not fit into JSON
             return outcome_of(error)
     return SUCCESS if returned is None and not publications else Success(returned, publications)

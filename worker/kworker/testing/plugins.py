@@ -60,7 +60,7 @@ def publication(task: str, payload: object, *, now: float = START, **attributes:
 def specs(plugins: tuple[object, ...], settings: Mapping[str, Mapping[str, Any]], stack: ExitStack) -> list[TaskSpec]:
     """The tasks of marked functions, Plugin instances or classes, and modules of them.
 
-    settings: by class name. stack: tears down what was set up. Raises TypeError for anything else.
+    settings: by class name. stack: tears down what was set up. Raises TypeError for others, and for two of a name.
     """
     found: list[TaskSpec] = []
     for plugin in plugins:
@@ -74,6 +74,10 @@ def specs(plugins: tuple[object, ...], settings: Mapping[str, Mapping[str, Any]]
             if spec is None:
                 raise TypeError(f"{plugin!r} is neither marked with @task nor a Plugin")
             found.append(spec)
+    names: dict[str, TaskSpec] = {}
+    for spec in found:
+        if names.setdefault(spec.name, spec) is not spec:
+            raise TypeError(f"two tasks are named {spec.name!r}")
     return found
 
 

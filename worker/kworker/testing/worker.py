@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +20,7 @@ from kworker.core.publication import message
 from kworker.core.ready import Order
 from kworker.core.settings import EngineSettings
 from kworker.duration import seconds
-from kworker.executors.base import execute
+from kworker.executors.here import attempt
 from kworker.plugin import TaskSpec
 from kworker.registry import Registry
 from kworker.task import Headers, Outcome, Publication, Success, TopicPartition
@@ -99,6 +96,8 @@ class MemoryWorker:
 
         schema: write the payload as Avro by it, in single-object encoding, or in Confluent framing with `schema_id`.
         """
+        if schema is None and schema_id is not None:
+            raise ValueError("schema_id is the id of a schema: give the schema as well")
         if schema is not None:
             compiled = schema if isinstance(schema, AvroSchema) else AvroSchema(schema)
             payload = write(compiled, payload, schema_id=schema_id)
@@ -169,11 +168,11 @@ class MemoryWorker:
         return only_task(self._specs)
 
     def _execute(self, entry: Entry) -> Outcome:
-        loaded = self._registry.tasks[entry.task.name]
-        if inspect.iscoroutinefunction(loaded.spec.function):
-            loaded = replace(loaded, spec=replace(loaded.spec, function=_blocking(loaded.spec.function)))
-        publish = partial(publication, now=START + self._now)
-        return execute(entry, loaded, None, publish, lambda context: None)
+        now = START + self._now
+        outcome, _ = attempt(
+            entry, self._registry.tasks[entry.task.name], partial(publication, now=now), clock=lambda: now
+        )
+        return outcome
 
     def _handle(self, event: on.Event) -> None:
         for action in self._engine.handle(event, self._now):
@@ -226,10 +225,3 @@ def result_of(outcome: Outcome) -> object:
 
 def _kinds(specs: list[TaskSpec]) -> set[str]:
     return {spec.executor for spec in specs} or {"thread"}
-
-
-def _blocking(function: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*arguments: object, **keywords: object) -> object:
-        return asyncio.run(function(*arguments, **keywords))
-
-    return call

@@ -31,7 +31,7 @@ MOST_BYTES = 4 << 20
 REMEMBERED_MS = 3_600_000
 """How long it is remembered that a wait ended, to tell who cancels too late."""
 
-_CACHED, _SORTING = 8_192, 32_768  # KiB of the file that are kept in memory, and while what was loaded is sorted
+_CACHED, _SORTING = 4_096, 32_768  # KiB of the file that are kept in memory, and while what was loaded is sorted
 _PAGES = (
     ("journal_mode", "OFF"),
     ("synchronous", "OFF"),
@@ -254,10 +254,9 @@ class Cache:
         """The answers to these requests are written."""
         self._db.executemany("DELETE FROM request WHERE key = ?", [(one.key,) for one in asked])
 
-    def moved(self, offsets: Sequence[tuple[int, int]]) -> None:
-        """Entries were written again: (offset before, offset now)."""
-        self._db.executemany("UPDATE entry SET offset = ? WHERE offset = ?", [(now, was) for was, now in offsets])
-        self.exposed.difference_update(was for was, _ in offsets)
+    def renewed(self, entries: Sequence[Entry]) -> None:
+        """They are written again: what waits is the new record, from when it is read."""
+        self._drop([entry.offset for entry in entries])
 
     def put_off(self, entries: Iterable[tuple[Entry, int]]) -> None:
         """These could not be handed over: (entry, when to try again, by the monotonic clock in ms)."""

@@ -267,8 +267,9 @@ class Holding:
             value, headers, _ = entry.record()
             records.append((Publication(self.topic, entry.id, value, headers), self.partition))
         assert self._writer is not None
-        offsets = self._writer.write(records)
-        self.cache.moved([(entry.offset, offset) for entry, offset in zip(exposed, offsets, strict=True)])
+        self._writer.write(records)
+        # Order: not handed over before the new record is read, or that one would look like another task then.
+        self.cache.renewed(exposed)
         return True
 
     def _write(self, records: Sequence[Placed], entries: list[Entry]) -> bool:
