@@ -35,7 +35,7 @@ WATCHED = ("W1", "W2-64", "W5")
 class Verdict:
     """One figure of one peer in one workload. change: of the tree, as a part; noise: of the machine, as a part.
 
-    Both are positive for better; a change is worse than noise when it is below -noise.
+    A change is positive for better. Noise n: two that are the same were apart by a factor of up to 1 + n.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Verdict:
     @property
     def slower(self) -> bool:
         """Whether the tree is worse, beyond the noise."""
-        return self.change < -self.noise
+        return 1 + self.change < 1 / (1 + self.noise)
 
     def __str__(self) -> str:
         return f"{'SLOWER' if self.slower else 'ok':6} {self.name}: {self.change:+.1%}, noise {self.noise:.1%}"

@@ -6,6 +6,7 @@ import os
 import random
 import sys
 import time
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -43,10 +44,18 @@ def hold_all(workers: list[WorkerProcess], partitions: int) -> bool:
     return sum(map(held_by, workers)) == partitions
 
 
+def share(workers: list[WorkerProcess], partitions: int) -> bool:
+    """Whether each holds so many partitions: no rebalance is to come."""
+    return all(held_by(worker) == partitions for worker in workers)
+
+
 def show_lateness(delays: Delays, spans: list[tuple[float, float]]) -> list[float]:
     """Seconds, sorted, outside of the take-overs."""
     calm = delays.lateness(spans)
     at = [f"{calm[int(len(calm) * part)]:.3f}" for part in (0.5, 0.9, 0.99)]
+    print("spans", [(f"{start:.0f}", f"{end - start:.1f}") for start, end in spans], file=sys.stderr)
+    late = Counter(one.due // 1000 for one in delays.handed if one.read - one.due > 250)
+    print("late, by second", sorted(late.items()), file=sys.stderr)
     print(f"{len(calm)} outside of take-overs, 50 90 99 %: {' '.join(at)} max {calm[-1]:.3f}", file=sys.stderr)
     return calm
 
@@ -116,7 +125,7 @@ def test_100000_delayed_tasks_through_four_kills_and_a_freeze(kafka: Kafka, tmp_
                 victim.kill9()
                 workers.remove(victim)
                 workers.append(delays.worker())
-            delays.wait_held(*workers)
+            wait_for(partial(share, workers, 2), 60, "each of them holds its share")
             spans.append((begun - 1, time.time() + 1))
         delays.wait_handed(count, within + 60)
         delays.check()

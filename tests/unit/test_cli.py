@@ -239,6 +239,9 @@ def test_plugins_shows_the_others_when_one_cannot_be_loaded(
     assert "ValueError: no luck" in said.err
     assert '"absent" is not installed' in said.err
 
+    assert run("plugins", "--plugin", "sound", "--plugin", "broken", "--schema", "of.broken") == 2
+    assert "ValueError: no luck" in capsys.readouterr().err  # very likely why there is no such task
+
 
 def test_click_is_told_nothing_of_defaults_so_that_the_configuration_decides() -> None:
     command = cli.kworker.get_command(click.Context(cli.kworker), "run")

@@ -13,7 +13,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -139,9 +139,12 @@ class Timekeeper:
         for holding in list(self._holdings.values()):
             soonest = min(soonest, self._advance(holding))
         self._wait = soonest
+        ready = [holding for holding in self._holdings.values() if holding.ready]
+        self._tally.partitions = len(ready)
+        self._tally.pending = sum(holding.cache.pending for holding in ready)
         now = time.monotonic()
         if now >= self._next_look:
-            self._look(now)
+            self._look(ready, now)
         self._last_step = now
         self._liveness.beat("timekeeper", now)
 
@@ -222,14 +225,11 @@ class Timekeeper:
             holding.gap = True
         return False
 
-    def _look(self, now: float) -> None:
+    def _look(self, ready: Sequence[Holding], now: float) -> None:
         """Count what is shown, and forget what need not be known any more."""
         self._next_look = now + _LOOK
-        clocks, tally = self.clocks(), self._tally
-        ready = [holding for holding in self._holdings.values() if holding.ready]
-        tally.partitions = len(ready)
-        tally.pending = sum(holding.cache.pending for holding in ready)
-        tally.overdue = sum(holding.cache.overdue(clocks.steady, clocks.wall) for holding in ready)
+        clocks = self.clocks()
+        self._tally.overdue = sum(holding.cache.overdue(clocks.steady, clocks.wall) for holding in ready)
         for holding in ready:
             holding.cache.forget(clocks.wall)
 
