@@ -155,7 +155,8 @@ class Registry:
                 self.teardown()
                 if isinstance(error, KeyboardInterrupt):
                     raise
-                raise PluginError(f"{lifetime.origin}: setup failed: {_text(error)}") from error
+                faults = error.faults if isinstance(error, ConfigError) else [_text(error)]
+                raise PluginError("\n".join(f"{lifetime.origin}: setup failed: {fault}" for fault in faults)) from error
             self._set_up.append(lifetime)
 
     def teardown(self) -> None:
