@@ -81,23 +81,30 @@ def main(base: str, bootstrap: str | None, rounds: int, smoke: bool) -> None:
 def _compared(bench: Bench, sides: Sequence[Path], rounds: int) -> list[Verdict]:
     verdicts = []
     for workload in (one for one in WORKLOADS if one.name in WATCHED):
-        for peer in (one for one in PEERS if workload.name in one.workloads):
-            found: list[list[dict[str, float]]] = []
-            for number in range(rounds):
-                figures: list[dict[str, float]] = [{}] * len(sides)
-                for turn in range(len(sides)):
-                    side = (number + turn) % len(sides)  # each is first, second and last in turn
-                    with bench.topic(workload) as topic:
-                        measured = bench.measure(peer, workload, topic, sides[side])
-                    if measured.faults:
-                        raise click.ClickException(f"{peer.name}, {workload.name}, {sides[side]}: {measured.faults}")
-                    figures[side] = measured.figures
-                found.append(figures)
-            for figure, direction in FIGURES.items():
-                if figure in found[0][0]:
-                    values = [(a[figure], b[figure], tree[figure]) for a, b, tree in found]
-                    verdicts.append(judged(f"{workload.name} {peer.name} {figure}", direction, values))
+        with bench.topics(workload) as topic_of_run:
+            for peer in (one for one in PEERS if workload.name in one.workloads):
+                found = []
+                for number in range(rounds):
+                    figures: list[dict[str, float]] = [{}] * len(sides)
+                    for turn in range(len(sides)):
+                        side = (number + turn) % len(sides)  # each is first, second and last in turn
+                        with topic_of_run() as topic:
+                            measured = bench.measure(peer, workload, topic, sides[side])
+                        if measured.faults:
+                            raise click.ClickException(f"{peer.name}, {workload.name}: {'; '.join(measured.faults)}")
+                        figures[side] = measured.figures
+                    found.append(figures)
+                verdicts += _verdicts(f"{workload.name} {peer.name}", found)
     return verdicts
+
+
+def _verdicts(name: str, found: Sequence[Sequence[dict[str, float]]]) -> list[Verdict]:
+    """A verdict for each figure that was measured in every run; processor time below a tick of the clock was not."""
+    return [
+        judged(f"{name} {figure}", direction, [(a[figure], b[figure], tree[figure]) for a, b, tree in found])
+        for figure, direction in FIGURES.items()
+        if all(side.get(figure) for figures in found for side in figures)
+    ]
 
 
 def _unpack(commit: str, folder: Path) -> None:

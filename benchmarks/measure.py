@@ -9,7 +9,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import quantiles
@@ -90,6 +90,15 @@ class Bench:
             yield name
         finally:
             topics.delete(self.bootstrap, name)
+
+    @contextmanager
+    def topics(self, workload: Workload) -> Iterator[Callable[[], AbstractContextManager[str]]]:
+        """What gives each run of a workload its topic: the same one, unless it is paced."""
+        if workload.kind == "paced":
+            yield lambda: self.topic(workload)
+        else:
+            with self.topic(workload) as name:
+                yield lambda: nullcontext(name)
 
     def measure(self, peer: Peer, workload: Workload, topic: str, worker: Path | None = None) -> Measurement:
         """Run it once. worker: see Run."""

@@ -45,27 +45,20 @@ def measured(
     taking_part = [peer for peer in peers if workload.name in peer.workloads and bench.tasks(workload)]
     found: dict[str, list[Measurement]] = {peer.name: [] for peer in taking_part}
 
-    def one(peer: Peer, topic: str) -> None:
-        measurement = bench.measure(peer, workload, topic)
-        found[peer.name].append(measurement)
-        figures = ", ".join(f"{name} {value:,.4g}" for name, value in measurement.figures.items())
-        say(f"{workload.name}  {peer.name}: {figures}" + "".join(f"; INVALID: {f}" for f in measurement.faults))
-
-    def rounds(topic: str | None) -> None:
+    if not taking_part:
+        return []
+    with bench.topics(workload) as topic_of_run:
         for number in range(runs):
             start = number % len(taking_part)
             for peer in taking_part[start:] + taking_part[:start]:
-                if topic is not None:
-                    one(peer, topic)
-                else:
-                    with bench.topic(workload) as own:
-                        one(peer, own)
-
-    if not taking_part:
-        return []
-    if workload.kind == "paced":
-        rounds(None)
-    else:
-        with bench.topic(workload) as topic:
-            rounds(topic)
+                with topic_of_run() as topic:
+                    measurement = bench.measure(peer, workload, topic)
+                found[peer.name].append(measurement)
+                say(_told(measurement))
     return [Row(peer, workload, tuple(found[peer.name])) for peer in taking_part]
+
+
+def _told(measurement: Measurement) -> str:
+    figures = ", ".join(f"{name} {value:,.4g}" for name, value in measurement.figures.items())
+    faults = "".join(f"; INVALID: {fault}" for fault in measurement.faults)
+    return f"{measurement.workload}  {measurement.peer}: {figures}{faults}"

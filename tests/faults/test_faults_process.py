@@ -17,7 +17,7 @@ from kit.stage import PLUGIN, Stage
 from kit.worker_process import WorkerProcess
 
 ABORTED = -signal.SIGABRT
-STALL = ("--stall-timeout", "2s")
+STALL = ("--stall-timeout", "4s")
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_frozen_worker_is_not_taken_for_a_stuck_one(stage: Stage) -> None:
     stage.wait_noted("ran", [0], worker)
     (sentinel,) = psutil.Process(worker.pid).children()
     worker.freeze()
-    time.sleep(5.0)  # the freeze is the fault: twice what a silence may last, and no more than a session
+    time.sleep(9.0)  # the freeze is the fault: twice what a silence may last
     worker.thaw()
     stage.publish(topic, "note", [1])
     stage.wait_noted("ran", [1], worker)

@@ -113,8 +113,8 @@ def test_the_probe_leaves_what_it_found_as_it_was(kafka: Kafka, topic: MakeTopic
         consumer.commit(offsets=[Position(name, 0, 5, metadata)], asynchronous=False)
         assert probe(consumer, name) == [Alphabet.WIDE]
         kept = committed(kafka.bootstrap, group, name)[0]
-        assert len(kept[1]) == LIMIT
         assert kept[0] == 5
+        assert len(kept[1]) < 30, "what was written to probe is not left behind"
         assert decode(kept[1], 5) == decode(metadata, 5)
 
 
@@ -149,6 +149,9 @@ class OtherBroker:
 
     def committed(self, partitions: list[Position], timeout: float) -> list[Position]:
         return [self.stored]
+
+    def get_watermark_offsets(self, partition: Position, timeout: float) -> tuple[int, int]:
+        return 0, 10
 
 
 @pytest.mark.parametrize(

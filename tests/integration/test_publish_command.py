@@ -110,7 +110,7 @@ def test_raw_sends_bytes_as_they_are(kafka: Kafka, topic: MakeTopic, publish: Pu
         (["t", "1", "--topic", "a b"], "a b"),
         (["t", "1", "-X", "acks=0"], "acks"),
         (["t", "1", "-X", "no.such=0"], "no.such"),
-        (["t", "1", "--delay", "1s"], "No such option"),
+        (["t", "1", "--later", "1s"], "No such option"),
         ([], "Missing argument 'TASK'"),
     ],
 )

@@ -165,10 +165,10 @@ def test_what_no_restart_mends_ends_all_with_its_code(stage: Stage) -> None:
 
 
 def test_a_worker_that_is_frozen_is_left_alone(stage: Stage) -> None:
-    supervisor, topic = start(stage, "--stall-timeout", "2s")
+    supervisor, topic = start(stage, "--stall-timeout", "4s")
     frozen = pids(supervisor)[0]
     os.kill(frozen, signal.SIGSTOP)
-    time.sleep(5.0)  # the freeze is the fault: twice what a silence may last
+    time.sleep(9.0)  # the freeze is the fault: twice what a silence may last
     os.kill(frozen, signal.SIGCONT)
     stage.publish(topic, "note", range(50))
     stage.wait_noted("ran", range(50), supervisor)

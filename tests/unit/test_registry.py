@@ -388,6 +388,16 @@ def test_a_failing_setup_tears_down_what_was_set_up(install: Install, load: Load
     assert sys.modules["a"].calls == [("first", None), "second", "second down", "first down"]
 
 
+def test_every_fault_that_a_setup_finds_is_a_line_of_its_own_and_none_is_cut(install: Install, load: Load) -> None:
+    install("a", LIFETIMES)
+    registry = load()
+    faults = ["a.sender: " + "x" * 400, "a.allow: it is empty"]
+    vars(sys.modules["a"])["failure"] = ConfigError(faults)
+    with pytest.raises(PluginError) as caught:
+        registry.setup()
+    assert str(caught.value).splitlines() == [f'plugin "a" (a-dist 1.0): setup failed: {fault}' for fault in faults]
+
+
 def test_an_interrupt_in_setup_goes_on_after_the_teardown(install: Install, load: Load) -> None:
     install("a", LIFETIMES)
     registry = load()

@@ -72,6 +72,7 @@ class Watchdog:
 
     def _run(self) -> None:
         before = time.monotonic()
+        self._guard.beat(self._bulletin)
         while not self._ended.wait(self._tick):
             now = time.monotonic()
             ran, before = min(now - before, 2 * self._tick), now

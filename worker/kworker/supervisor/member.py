@@ -25,7 +25,10 @@ from kworker.supervisor.restarts import Restarts
 
 log = logging.getLogger("kworker")
 
-_BOOT = (
+BOOT = 60.0
+"""Seconds that a new process may take to its first sign of life: a busy machine starts it slowly."""
+
+_COMMAND = (
     "import sys; fd, *sys.path = sys.argv[1:]; sys.argv[1:] = []; "
     "from kworker.supervisor.supervised import main; main(int(fd))"
 )
@@ -69,7 +72,7 @@ class Member:
         ours, theirs = socket.socketpair()
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _BOOT, str(theirs.fileno()), *sys.path],
+                [sys.executable, "-P", "-c", _COMMAND, str(theirs.fileno()), *sys.path],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 process_group=0,  # Ctrl-C is the supervisor's
@@ -86,7 +89,7 @@ class Member:
         self.due = None
         self._born = self.heard_at = now
         self._silence, self._abort = Silence(), None
-        self._next_look = now + self._limit / LOOKS
+        self._next_look = now + BOOT
         log.info("worker started", extra={"worker": self.number, "pid": self.process.pid})
 
     @property

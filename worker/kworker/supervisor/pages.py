@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from kworker.bulletin import Snapshot
 from kworker.config import Config
 from kworker.metrics import merge, page, process_snapshot
-from kworker.supervisor.member import Member
+from kworker.supervisor.member import BOOT, Member
 from kworker.version import __version__
 
 
@@ -46,7 +46,7 @@ class Pages:
         checks = {"supervisor": f"supervisor: did not move for {silence:.1f} s" if silence > self._limit else ""}
         for member in self._members:
             quiet = now - member.heard_at
-            stuck = member.process is not None and quiet > 2 * self._limit
+            stuck = member.process is not None and quiet > BOOT + 2 * self._limit
             name = f"worker {member.number}"
             checks[name] = f"{name}: not heard for {quiet:.1f} s, and not ended" if stuck else ""
         return checks
