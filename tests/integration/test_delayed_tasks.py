@@ -91,6 +91,8 @@ def test_a_task_runs_when_it_is_due_and_not_before(later: Delayed) -> None:
     headers = dict(record.headers() or [])
     assert (headers["ce_id"], headers["x"]) == (b"one", b"y")
     assert not [name for name in headers if name.startswith("kworker-")]
+    worker.terminate()
+    assert worker.wait() == 0
 
 
 def test_at_asyncio_many_and_a_time_that_passed(later: Delayed) -> None:

@@ -12,7 +12,7 @@
 
 The engine, the decoding, the check of arguments, retries, back-off (without jitter) and dead letters are those of a
 worker; only Kafka, the threads and the clock are replaced. Tasks run one after the other in the calling thread, async
-ones by asyncio.run; deadlines are not enforced.
+ones by asyncio.run; timeouts are not enforced. A message's `ce_deadline` counts by the clock that you move.
 
 `run_task` is one task once. `context` and `opened` are for tests that call a function or a Plugin's method directly.
 With pytest, the fixtures `memory_worker` and `run_task` (kworker.testing_fixtures) are there without an import.

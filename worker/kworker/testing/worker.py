@@ -68,7 +68,7 @@ class MemoryWorker:
         self.dead_letters: list[DeadLetter] = []
         """What was set aside."""
         self.committed = 0
-        """The offset committed last: what lies below is done."""
+        """The offset committed last: what lies below is done. Commits are a second apart by the clock."""
         self._handle(on.Assigned([on.Assignment(self._place, 0, 0)]))
 
     def __enter__(self) -> Self:
