@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 from faults.storm import Backlog
 from kit import Broker, create_topic, end_offsets, read_all, wait_for
 from kit.cluster import Cluster
+from kit.commits import Sample
 from kit.stage import metric
 from kit.trial import Trial, Work
 from kit.worker_process import WorkerProcess
@@ -132,16 +133,17 @@ def test_fault_21_below_min_isr(tmp_path: Path) -> None:
                 cluster.nodes[number].freeze()
             trial.wait(lambda: all(_led_by_one(alive, t) for t in (trial.topic, written)), "node 1 to lead everything")
             before = trial.commits.last
+            frozen = time.monotonic_ns()
             gate.touch()
             trial.publish(Work(f"later {n}", partition=4 + n % 2) for n in range(100))
             trial.wait(lambda: worker.get("/readyz")[1].count("is paused") == 4, "four paused partitions", 90)
             ends = end_offsets(alive, trial.topic)
-            trial.wait(lambda: trial.lag().keys() == {0, 1, 2, 3}, "commits of the other partitions", 90)
-            sample = trial.commits.now()
-            assert not [one.id for one in waiting if sample.holds(*trial.ledger.places[one.id])]
+            trial.wait(lambda: _lagging(trial.commits.last, ends) == {0, 1, 2, 3}, "commits of the others", 90)
+            samples = [sample for sample in trial.commits.samples if sample.before > frozen]
+            assert not [one.id for one in waiting for s in samples if s.holds(*trial.ledger.places[one.id])]
             assert {one.id for one in waiting} <= trial.ledger.over.keys()
             assert end_offsets(alive, f"{trial.topic}.dlq") == end_offsets(alive, written) == {0: 0}
-            print(f"while two are frozen: {sample.committed}, of {ends}")
+            print(f"while two are frozen: {samples[-1].committed}, of {ends}")
             trial.expose(before, worker)
             for number in (2, 3):
                 cluster.nodes[number].thaw()
@@ -150,6 +152,11 @@ def test_fault_21_below_min_isr(tmp_path: Path) -> None:
             assert {message.value() for message in read_all(alive, written)} == {b"write 2", b"write 3"}
             assert trial.living == [worker]
             assert worker.ready()
+
+
+def _lagging(sample: Sample, ends: dict[int, int]) -> set[int]:
+    """Partitions that are not committed up to their ends."""
+    return {partition for partition, end in ends.items() if sample.committed.get(partition, (0,))[0] != end}
 
 
 def _led_by_one(bootstrap: str, topic: str) -> bool:

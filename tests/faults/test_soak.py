@@ -1,7 +1,7 @@
 """FAULTS.md "Faults" 2 and 41: all faults at random for a while, and at the end nothing is lost, twice or left over.
 
-About two minutes, half of it under faults, unless MINUTES says otherwise (`make soak MINUTES=30`); half of the time unordered, half in the order
-of keys.
+About two minutes, half of it under faults, unless MINUTES says otherwise (`make soak MINUTES=30`); one half of the time
+unordered, the other in the order of keys.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import ElectionType, TopicPartition
+from confluent_kafka import ElectionType, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from kit.broker import Broker
@@ -87,12 +87,18 @@ class Cluster:
         return self.admin().list_topics(topic, timeout=TIMEOUT).topics[topic].partitions[partition].leader
 
     def coordinator(self, group: str) -> int:
-        """The number of the node that coordinates a group, which must exist."""
+        """The number of the node that coordinates a group, which must exist; waits for one that is loading it."""
         client = self.admin()  # no answer comes when it is gone
-        number: int = (
-            client.describe_consumer_groups([group], request_timeout=TIMEOUT)[group].result(TIMEOUT).coordinator.id
-        )
-        return number
+
+        def found() -> int:
+            answer = client.describe_consumer_groups([group], request_timeout=TIMEOUT)[group]
+            try:
+                number: int = answer.result(TIMEOUT).coordinator.id
+            except KafkaException:
+                return 0
+            return number
+
+        return wait_for(found, TIMEOUT, f"the coordinator of {group}")
 
     def elect_preferred(self, topic: str) -> None:
         """Let each partition of a topic be led by the first of its replicas again."""
