@@ -360,6 +360,7 @@ class Worker:
 
     def _fatal(self, why: str) -> None:
         """A client cannot go on: end now. Nothing is committed, so what is unfinished runs again elsewhere."""
+        self._instruments.stopping = True  # not ready from now on, not from when the loop hears of it
 
         def end() -> None:
             log.critical("fatal: %s", why)

@@ -77,8 +77,7 @@ class Intake:
         self._thread = threading.Thread(target=self._run, name="kworker-intake", daemon=True)
         self.joined = False
         self.last_poll = time.monotonic()
-        self.posted_records = 0
-        self.posted_bytes = 0
+        self.posted_records = self.posted_bytes = 0
         self.rebalances = {"assigned": 0, "revoked": 0, "lost": 0}
         self.offset_loss: dict[str, int] = {}
         self.seeks_back = 0
@@ -342,6 +341,7 @@ class Intake:
             self._committer.give_up(self._committer.take_last(names))
             return
         self.rebalances["lost"] += 1
+        self.joined = False  # until it is given some, or none, again
         self._give_up(names, lost=True)
         self._committer.give_up(self._await_release(names))
         log.warning(
