@@ -91,5 +91,7 @@ def end(code: int, why: str) -> None:
 def stacks() -> dict[str, str]:
     """Where each thread is, by its name."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    frames = sys._current_frames().items()
-    return {names.get(ident, str(ident)): "".join(traceback.format_stack(frame)[-_FRAMES:]) for ident, frame in frames}
+    return {  # no local holds the frames: ours is among them, and would hold itself and what all others had in hand
+        names.get(ident, str(ident)): "".join(traceback.format_stack(frame)[-_FRAMES:])
+        for ident, frame in sys._current_frames().items()
+    }

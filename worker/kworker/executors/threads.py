@@ -124,7 +124,7 @@ class ThreadExecutor:
 
     def lost_slots(self, now: float) -> list[LostSlot]:
         """What was given up and has not ended since: where it is now."""
-        frames = sys._current_frames()
+        frames = _frames()
         lost = [
             LostSlot(attempt.entry, slot.name, now - attempt.since, _stack(slot, frames))
             for slot, attempt in self._given_up
@@ -138,7 +138,7 @@ class ThreadExecutor:
 
     def stacks(self) -> dict[str, str]:
         """The stack of each busy slot, by its name."""
-        frames = sys._current_frames()
+        frames = _frames()
         stacks = {slot.name: _stack(slot, frames) for slot in list(self._slots) if slot.attempt is not None}
         return {name: stack for name, stack in stacks.items() if stack}
 
@@ -211,6 +211,13 @@ class ThreadExecutor:
             slot.attempt = None
             report((entry, attempt.run, outcome, since, ended))
             del entry, attempt, outcome  # an idle slot keeps nothing of its last task
+
+
+def _frames() -> dict[int, FrameType]:
+    """Where every other thread is now. Our own frame would hold itself, and so all that the others had in hand."""
+    frames = sys._current_frames()
+    del frames[threading.get_ident()]
+    return frames
 
 
 def _stack(slot: _Slot, frames: Mapping[int, FrameType]) -> str:
