@@ -39,7 +39,9 @@ def publish(
         with pytest.raises(SystemExit) as ended:
             main(["publish", "--bootstrap", bootstrap, *arguments])
         out, err = capfd.readouterr()
-        return Said(int(ended.value.code or 0), out.splitlines(), err)
+        # A client of an earlier test, whose broker is gone, may write here as well.
+        own = [line for line in err.splitlines(keepends=True) if not line.startswith("%3|") or bootstrap in line]
+        return Said(int(ended.value.code or 0), out.splitlines(), "".join(own))
 
     return run
 

@@ -39,7 +39,10 @@ def publish(
         with pytest.raises(SystemExit) as ended:
             main(["publish", "--bootstrap", service.stage.bootstrap, "--topic", service.tasks, *arguments])
         out, err = capfdbinary.readouterr()
-        return Said(int(ended.value.code or 0), out, err.decode())
+        # A client of an earlier test, whose broker is gone, may write here as well.
+        own = service.stage.bootstrap
+        lines = [line for line in err.decode().splitlines(keepends=True) if not line.startswith("%3|") or own in line]
+        return Said(int(ended.value.code or 0), out, "".join(lines))
 
     return run
 
