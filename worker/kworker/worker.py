@@ -174,7 +174,8 @@ class Worker:
         self._upkeep.start()
         self._producer.start()
         self._intake.start()
-        self._instruments.expect_life(time.monotonic())
+        self._looked = time.monotonic()  # a freeze may come before the first look
+        self._instruments.expect_life(self._looked)
         code = self._loop()
         self._timekeeper.stop(_CLOSE_NOW / 8 if self._stops > 1 else 1.0)
         # It has its own deadline: a signal that comes now must not cut the last commit off.
