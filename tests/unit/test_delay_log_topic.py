@@ -42,3 +42,19 @@ def test_the_owner_reads_its_topic_whatever_the_worker_leaves_out() -> None:
     assert "topic.blacklist" not in settings
     assert (settings["group.id"], settings["isolation.level"]) == ("kworker.timekeeper", "read_committed")
     assert settings["session.timeout.ms"] == "6000"
+
+
+def test_how_a_workers_own_group_works_says_nothing_of_the_group_that_all_share() -> None:
+    own = {
+        "group.protocol": "consumer",
+        "group.instance.id": "pod-0",
+        "client.id": "mine",
+        "session.timeout.ms": "60000",
+    }
+    shared = keeper_settings(Config(group="g", kafka=own))
+    assert shared["group.id"] == "kworker.timekeeper"
+    assert shared["client.id"] == "mine"
+    assert "group.protocol" not in shared
+    assert "group.instance.id" not in shared
+    assert shared["partition.assignment.strategy"] == "cooperative-sticky"
+    assert shared["session.timeout.ms"] == keeper_settings(Config(group="h"))["session.timeout.ms"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
@@ -65,9 +66,25 @@ def group_of(namespace: str) -> str:
     return f"{namespace}.timekeeper"
 
 
+_OF_THE_WORKERS_GROUP = {
+    "group.protocol",
+    "group.protocol.type",
+    "group.instance.id",
+    "group.remote.assignor",
+    "partition.assignment.strategy",
+    "session.timeout.ms",
+    "heartbeat.interval.ms",
+}
+
+
 def keeper_settings(config: Config) -> dict[str, Any]:
-    """The settings of the Consumer that owns partitions of the delay log: a worker's, but for its queue and group."""
-    settings = consumer_settings(config) | _CONSUMER | {"group.id": group_of(config.namespace)}
+    """The settings of the Consumer that owns partitions of the delay log: a worker's, but for its queue and group.
+
+    Workers of all groups are members of this one, so how theirs works, and what each is called there, is left out: in a
+    group of the other protocol, or as one of two of a name, a member gets a fatal error.
+    """
+    kafka = {name: value for name, value in config.kafka.items() if name not in _OF_THE_WORKERS_GROUP}
+    settings = consumer_settings(replace(config, kafka=kafka)) | _CONSUMER | {"group.id": group_of(config.namespace)}
     settings.pop("topic.blacklist", None)  # what the worker's regular expressions leave out is what this one reads
     return settings
 
