@@ -22,7 +22,6 @@ def test_fault_29_topic_recreated_under_a_running_worker(kafka: Kafka, tmp_path:
     """Within 3 s, with a task of the old one still running: all of the new one is read, from its start, and nothing
     of the old one is committed there.
     """
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     with Stage(tmp_path, kafka.bootstrap) as stage:
         topic = stage.topic()
         stage.publish(topic, "note", range(50))
@@ -31,18 +30,7 @@ def test_fault_29_topic_recreated_under_a_running_worker(kafka: Kafka, tmp_path:
         stage.wait(lambda: stage.committed(topic).get(0, (0, ""))[0] == 50, "a commit of all but the last", worker)
         stage.wait_noted("began", [50], worker)
         began = time.monotonic()
-        admin.delete_topics([topic])[topic].result(10)
-
-        def made() -> bool:  # the broker takes its time to forget the old one
-            try:
-                stage.topic(name=topic)
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise
-                return False
-            return True
-
-        stage.wait(made, "the topic made anew", worker)
+        stage.renew(topic, worker)
         assert time.monotonic() - began < 3.0
         with CommitWatch(kafka.bootstrap, stage.group, topic, 1) as commits:
             stage.publish(topic, "note", range(100, 100 + count))

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from faults.storm import Backlog
 from kit import Broker
-from kit.broker import _free_ports
+from kit.secured import AUTHORIZED, second_listener
 from kit.trial import Trial
 from kit.worker_process import WorkerProcess
 
@@ -96,25 +96,18 @@ def _everything(kind: ResourceType) -> Everything:
 
 @pytest.fixture
 def secured(tmp_path: Path) -> Iterator[Secured]:
-    ca, address = trustme.CA(), f"127.0.0.1:{_free_ports(1)[0]}"
+    ca = trustme.CA()
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     (tmp_path / "password").write_text(PASSWORD)
     broker = Broker()
-    for setting, more in (
-        ("listeners", f",SECURED://{address}"),
-        ("advertised.listeners", f",SECURED://{address}"),
-        ("listener.security.protocol.map", ",SECURED:SASL_SSL"),
-    ):
-        broker.properties[setting] += more
-    broker.properties |= {
+    address = second_listener(broker, "SECURED", "SASL_SSL")
+    broker.properties |= AUTHORIZED | {
         "listener.name.secured.ssl.keystore.type": "PEM",
         "listener.name.secured.ssl.keystore.location": str(tmp_path / "keystore.pem"),
         "listener.name.secured.sasl.enabled.mechanisms": "SCRAM-SHA-512",
         "listener.name.secured.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram."
         "ScramLoginModule required;",
         "listener.name.secured.scram-sha-512.connections.max.reauth.ms": "3000",  # a password is asked for again
-        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "super.users": "User:ANONYMOUS",
     }
     properties = {
         "security.protocol": "sasl_ssl",

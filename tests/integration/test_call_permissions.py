@@ -16,7 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 )
 
 from kit import Broker, NewRecord, create_topic, end_offsets, produce, wait_for
-from kit.broker import _free_ports
+from kit.secured import sasl_plain
 from kworker import CallError, CallTimeout, Client
 
 USER, PASSWORD = "caller", "s3cret"
@@ -26,22 +26,7 @@ DEADLINE = 30.0
 @pytest.fixture(scope="module")
 def secured() -> Iterator[tuple[Broker, str]]:
     """A broker with a second listener, whose user may describe every topic, and do what a test allows besides."""
-    broker = Broker()
-    address = f"127.0.0.1:{_free_ports(1)[0]}"
-    for setting, more in (
-        ("listeners", f",SASL://{address}"),
-        ("advertised.listeners", f",SASL://{address}"),
-        ("listener.security.protocol.map", ",SASL:SASL_PLAINTEXT"),
-    ):
-        broker.properties[setting] += more
-    broker.properties |= {
-        "listener.name.sasl.sasl.enabled.mechanisms": "PLAIN",
-        "listener.name.sasl.plain.sasl.jaas.config": "org.apache.kafka.common.security.plain.PlainLoginModule required "
-        f'user_{USER}="{PASSWORD}";',
-        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "super.users": "User:ANONYMOUS",
-    }
-    with broker:
+    with sasl_plain(USER, PASSWORD) as (broker, address):
         for name in ("tasks", "tasks.dlq", "seen", "hidden", "open"):
             create_topic(broker.bootstrap, name)
         allow(broker, "tasks", AclOperation.WRITE)

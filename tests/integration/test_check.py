@@ -20,6 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 
 from kit import Broker, Kafka, MakeTopic, create_topic, wait_for
 from kit.broker import _free_ports
+from kit.secured import sasl_plain
 from kworker import cli
 
 NAME, PASSWORD = "worker", "hunter2-of-the-worker"
@@ -142,23 +143,8 @@ def test_a_client_that_cannot_be_made_is_told_once(kafka: Kafka, capsys: pytest.
 @pytest.fixture(scope="module")
 def secured() -> Iterator[tuple[Broker, str]]:
     """A broker with a second listener, whose users need a password and permissions; the first one may do all."""
-    broker = Broker()
-    address = f"127.0.0.1:{_free_ports(1)[0]}"
-    for setting, more in (
-        ("listeners", f",SASL://{address}"),
-        ("advertised.listeners", f",SASL://{address}"),
-        ("listener.security.protocol.map", ",SASL:SASL_PLAINTEXT"),
-    ):
-        broker.properties[setting] += more
-    broker.properties |= {
-        "listener.name.sasl.sasl.enabled.mechanisms": "PLAIN",
-        "listener.name.sasl.plain.sasl.jaas.config": "org.apache.kafka.common.security.plain.PlainLoginModule required "
-        f'user_{NAME}="{PASSWORD}";',
-        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "super.users": "User:ANONYMOUS",
-    }
-    with broker:
-        yield broker, address
+    with sasl_plain(NAME, PASSWORD) as secured:
+        yield secured
 
 
 def allow(broker: Broker, kind: ResourceType, name: str, *operations: AclOperation) -> None:

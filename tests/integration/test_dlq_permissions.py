@@ -16,8 +16,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 )
 
 from kit import Broker, create_topic, produce, read_all
-from kit.broker import _free_ports
 from kit.deadletters import Original
+from kit.secured import sasl_plain
 from kworker.cli import main
 
 USER, PASSWORD = "operator", "s3cret"
@@ -27,23 +27,8 @@ GROUP = "kworker.dlq.tasks.dlq"
 @pytest.fixture
 def secured() -> Iterator[tuple[Broker, str]]:
     """A broker with a second listener, whose user may do what a test allows."""
-    broker = Broker()
-    address = f"127.0.0.1:{_free_ports(1)[0]}"
-    for setting, more in (
-        ("listeners", f",SASL://{address}"),
-        ("advertised.listeners", f",SASL://{address}"),
-        ("listener.security.protocol.map", ",SASL:SASL_PLAINTEXT"),
-    ):
-        broker.properties[setting] += more
-    broker.properties |= {
-        "listener.name.sasl.sasl.enabled.mechanisms": "PLAIN",
-        "listener.name.sasl.plain.sasl.jaas.config": "org.apache.kafka.common.security.plain.PlainLoginModule required "
-        f'user_{USER}="{PASSWORD}";',
-        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "super.users": "User:ANONYMOUS",
-    }
-    with broker:
-        yield broker, address
+    with sasl_plain(USER, PASSWORD) as secured:
+        yield secured
 
 
 def test_what_is_not_allowed_is_told_on_one_line(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but its types do not re-export them
     AdminClient,
     NewPartitions,
@@ -216,19 +216,7 @@ def test_a_topic_made_anew_under_a_worker_is_read_from_its_start(stage: Stage) -
     worker = stage.start(topics=[topic])
     stage.wait_all_committed(topic, worker)
     worker.freeze()
-    admin = AdminClient({"bootstrap.servers": stage.bootstrap})
-    admin.delete_topics([topic])[topic].result(10)
-
-    def made() -> bool:  # the broker takes its time to forget the old one
-        try:
-            stage.topic(name=topic)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise
-            return False
-        return True
-
-    stage.wait(made, "the topic made anew", worker)
+    stage.renew(topic, worker)
     stage.publish(topic, "note", range(100, 150))
     worker.thaw()
     stage.wait_noted("ran", range(100, 150), worker)

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from kit import Broker, read_all
 from kit.broker import _free_ports
+from kit.secured import second_listener
 from kit.stage import Stage
 from kit.worker_process import WorkerProcess
 
@@ -57,13 +58,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())  # the only form that Kafka reads
     (folder / "keystore.pem").write_bytes(pem + b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
     broker = Broker()
-    address = f"127.0.0.1:{_free_ports(1)[0]}"
-    for setting, more in (
-        ("listeners", f",SECURED://{address}"),
-        ("advertised.listeners", f",SECURED://{address}"),
-        ("listener.security.protocol.map", ",SECURED:SASL_SSL"),
-    ):
-        broker.properties[setting] += more
+    address = second_listener(broker, "SECURED", "SASL_SSL")
     broker.properties |= {
         "listener.name.secured.ssl.keystore.type": "PEM",
         "listener.name.secured.ssl.keystore.location": str(folder / "keystore.pem"),

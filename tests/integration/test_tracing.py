@@ -72,6 +72,12 @@ def collector() -> Iterator[Collector]:
     collector.close()
 
 
+def start(kafka: Kafka, folder: Path, topic: str, **env: str) -> WorkerProcess:
+    """A worker that traces what it reads of this topic."""
+    place = ("--bootstrap", kafka.bootstrap, "--group", topic, "--topic", topic, "--plugin", "traced")
+    return WorkerProcess(folder, *place, "--tracing", "true", env=env, site=[PLUGIN])
+
+
 def test_a_trace_goes_from_the_publisher_through_every_executor(
     kafka: Kafka, collector: Collector, tmp_path: Path
 ) -> None:
@@ -88,20 +94,8 @@ def test_a_trace_goes_from_the_publisher_through_every_executor(
             NewRecord(None, None, (("ce_type", b"traced.exit"),)),
         ],
     )
-    given = [
-        "--bootstrap",
-        kafka.bootstrap,
-        "--group",
-        topic,
-        "--topic",
-        topic,
-        "--plugin",
-        "traced",
-        "--tracing",
-        "true",
-    ]
-    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
-    worker = WorkerProcess(tmp_path / "worker", *given, env=env, site=[PLUGIN])
+    url = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    worker = start(kafka, tmp_path / "worker", topic, **url)
     try:
         wait_for(lambda: len(collector.of("traced.coroutine")) == 1, 30, "the span of what a task published")
         wait_for(lambda: len(collector.of("traced.process")) == 2, 30, "the spans of child processes")
@@ -183,20 +177,7 @@ def test_without_a_collector_everything_runs(kafka: Kafka, tmp_path: Path) -> No
         topic,
         [NewRecord(b'{"n": %d}' % n, None, (("ce_type", b"traced.coroutine"),)) for n in range(9)],
     )
-    given = [
-        "--bootstrap",
-        kafka.bootstrap,
-        "--group",
-        topic,
-        "--topic",
-        topic,
-        "--plugin",
-        "traced",
-        "--tracing",
-        "true",
-    ]
-    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
-    worker = WorkerProcess(tmp_path / "worker", *given, env=env, site=[PLUGIN])
+    worker = start(kafka, tmp_path / "worker", topic, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")
     try:
         wait_for(lambda: 'succeeded_total{task="traced.coroutine"} 9.0' in worker.metrics(), 30, "nine tasks")
         worker.terminate()

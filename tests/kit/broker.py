@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import random
 import shutil
@@ -191,7 +190,6 @@ class Broker:
 
     def close(self) -> None:
         """Kill it if it runs, and delete its data."""
-        gc.collect()  # clients of it that nobody holds would complain into what later tests read
         if self._process is not None:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)

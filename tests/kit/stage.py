@@ -12,6 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
 from kit.records import NewRecord, all_done, committed, create_topic, produce, progress
 from kit.waiting import wait_for
 from kit.worker_process import WorkerProcess
@@ -56,6 +59,22 @@ class Stage:
         name = name or f"topic-{uuid.uuid4().hex[:12]}"
         create_topic(self.bootstrap, name, partitions, config)
         return name
+
+    def renew(self, topic: str, *workers: WorkerProcess) -> None:
+        """Delete a topic and make another one of its name."""
+        client = AdminClient({"bootstrap.servers": self.bootstrap})  # no answer comes when it is gone
+        client.delete_topics([topic])[topic].result(10)
+
+        def made() -> bool:  # the broker takes its time to forget the old one
+            try:
+                self.topic(name=topic)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise
+                return False
+            return True
+
+        self.wait(made, "the topic made anew", *workers)
 
     def start(
         self,
