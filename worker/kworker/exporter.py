@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from kworker.config import Config
 from kworker.core.backlog import Backlog
+from kworker.core.delayed import retry_topic
 from kworker.kafka.backlogs import Backlogs
 from kworker.kafka.settings import admin_settings, consumer_settings
 
@@ -76,14 +77,13 @@ class Exporter:
         self._stop.set()
 
     def _read(self, group: str) -> None:
-        topics, retries = self._groups[group], f"{self._config.namespace}.retry.{group}"
+        topics, retries = self._groups[group], retry_topic(self._config.namespace, group)
         try:
             backlogs = self._backlogs.read(group, lambda topic: topic == retries or topic in topics)
             ages = self._backlogs.oldest(backlogs)
         except (KafkaException, TimeoutError) as error:
             self._errors[group] += 1
-            said = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
-            log.warning("the backlog cannot be read", extra={"group": group, "why": self._backlogs.complaint or said})
+            log.warning("the backlog cannot be read", extra={"group": group, "why": self._backlogs.why(error)})
             return
         now = time.time()
         finished = sum(one.end - one.unfinished for one in backlogs)

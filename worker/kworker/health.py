@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from kworker.errors import ConfigError
+from kworker.terminal import printable
 
 Findings = Sequence[str] | Mapping[str, str]
 """What a check found: the reasons against it (none: healthy), or a reason by name of check ('': it passed)."""
@@ -335,7 +336,7 @@ class _Connection(BaseHTTPRequestHandler):
         return "kworker"
 
     def log_message(self, format: str, *args: Any) -> None:
-        _log.debug("admin request of %s: %s", self.client_address[0], _printable(format % args))
+        _log.debug("admin request of %s: %s", self.client_address[0], printable(format % args))
 
 
 def _verdict(found: Findings, verbose: bool) -> _Answer:
@@ -343,14 +344,9 @@ def _verdict(found: Findings, verbose: bool) -> _Answer:
     checks = list(found.items()) if isinstance(found, Mapping) else [(reason, reason) for reason in found]
     reasons = [reason for _, reason in checks if reason]
     listed = [f"[-] {reason}" if reason else f"[+] {name}: ok" for name, reason in checks] if verbose else reasons
-    body = "".join(f"{_printable(line)}\n" for line in (*listed, *([] if reasons else ["ok"]))).encode()
+    body = "".join(f"{printable(line)}\n" for line in (*listed, *([] if reasons else ["ok"]))).encode()
     return _Answer(HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK, body)
 
 
 def _listing(pages: Mapping[str, _Page]) -> bytes:
     return "".join(f"{path}\n" for path in pages).encode()
-
-
-def _printable(text: str) -> str:
-    """`text` in one line, control characters escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -15,6 +15,7 @@ import msgspec
 from kworker.cli.options import SOURCES, config_options, sources
 from kworker.config import Config
 from kworker.duration import seconds
+from kworker.terminal import columns, printable
 
 if TYPE_CHECKING:
     from kworker.client import Client
@@ -43,9 +44,8 @@ def ls(limit: int, as_json: bool, **flags: Any) -> None:
             click.echo(_json(_as_json(one)))
         return
     rows = [("DUE", "IN", "ID", "TASK", "TO"), *(_row(one, now) for one in found)]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for *cells, last in rows if found else []:
-        click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), last]))
+    for line in columns(rows) if found else []:
+        click.echo(line)
     click.echo(f"{count} waiting" + (f", {len(found)} shown" if len(found) < count else ""))
 
 
@@ -111,7 +111,7 @@ def _row(one: Delayed, now: float) -> tuple[str, ...]:
     return (
         _time(one.due),
         f"{left:.0f}s" if left < 3600 else f"{left / 3600:.1f}h" if left < 172_800 else f"{left / 86_400:.1f}d",
-        _printable(_text(one.id))[:_WIDEST],
+        printable(_text(one.id))[:_WIDEST],
         _header(one, "ce_type") or _header(one, "task"),
         one.target or "(cannot be read: it is set aside)",
     )
@@ -137,15 +137,11 @@ def _as_json(one: Delayed, *, whole: bool = False) -> dict[str, object]:
 
 
 def _header(one: Delayed, name: str) -> str:
-    return _printable(_text(dict(one.headers).get(name) or b""))[:_WIDEST]
+    return printable(_text(dict(one.headers).get(name) or b""))[:_WIDEST]
 
 
 def _text(value: bytes) -> str:
     return value.decode("utf-8", "backslashreplace")
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _time(due: int) -> str:

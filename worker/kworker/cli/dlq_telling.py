@@ -49,7 +49,7 @@ class Telling:
 
     def left(self, letter: Letter, why: str) -> None:
         """This one has to stay."""
-        from kworker.dlq.shown import printable
+        from kworker.terminal import printable
 
         self._left += 1
         if self._left <= _MOST_TOLD:

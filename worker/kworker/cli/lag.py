@@ -17,8 +17,10 @@ from msgspec import Struct
 from kworker.cli.options import SOURCES, config_options, sources
 from kworker.config import Config
 from kworker.core.backlog import Backlog
+from kworker.core.delayed import retry_topic
 from kworker.errors import ConfigError
 from kworker.task import TopicPartition
+from kworker.terminal import columns
 
 
 class Lag(Struct, frozen=True):
@@ -84,13 +86,13 @@ def _ask(
     from kworker.kafka.backlogs import Backlogs
     from kworker.kafka.settings import admin_settings, consumer_settings
 
-    retries = f"{config.namespace}.retry.{config.group}"
+    retries = retry_topic(config.namespace, config.group)
     reader = Backlogs(admin_settings(config), consumer_settings(config))
     try:
         backlogs = reader.read(config.group, lambda topic: topic == retries or config.takes(topic))
         return backlogs, reader.exact(backlogs) if exact else {}, reader.oldest(backlogs)
     except (KafkaException, TimeoutError) as error:
-        why = reader.complaint or (error.args[0].str() if isinstance(error, KafkaException) else "no answer in time")
+        why = reader.why(error)
         hint = "check --bootstrap, its security, and that Describe and Read are allowed"
         raise ConfigError([f"broker {config.bootstrap}: {why}: {hint}"]) from error
 
@@ -109,8 +111,6 @@ def _print(config: Config, rows: Iterable[Lag]) -> None:
             f"group {config.group} has committed nothing, and there is no topic {', '.join(config.topics)}", err=True
         )
         sys.exit(1)
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for first, *others in table:
-        cells = [first.ljust(widths[0]), *(text.rjust(width) for text, width in zip(others, widths[1:], strict=True))]
-        click.echo("  ".join(cells).rstrip())
+    for line in columns(table, right=range(1, 7)):
+        click.echo(line)
     click.echo(f"{unfinished} unfinished in group {config.group}")

@@ -16,6 +16,7 @@ from kworker.cli.options import SOURCES, config_options, sources
 from kworker.config import Config
 from kworker.errors import ConfigError, PluginError
 from kworker.registry import LoadedTask, PluginInfo
+from kworker.terminal import columns
 
 _HEAD = ("PLUGIN", "TASK", "EXECUTOR", "TIMEOUT", "ATTEMPTS", "AT ONCE", "DISTRIBUTION", "")
 
@@ -58,7 +59,7 @@ def plugins(context: click.Context, /, as_json: bool, schema_of: str | None, as_
         _print(document(config, loaded))
     else:
         rows = [_row(plugin, task) for plugin in loaded for task in plugin.tasks]
-        click.echo("\n".join(_table([_HEAD, *rows])) if rows else "no plugins: install one, such as kworker-http")
+        click.echo("\n".join(columns([_HEAD, *rows])) if rows else "no plugins: install one, such as kworker-http")
     sys.exit(PluginError.exit_code if faults else 0)
 
 
@@ -106,11 +107,6 @@ def _row(plugin: PluginInfo, task: LoadedTask) -> tuple[str, ...]:
         f"{plugin.distribution} {plugin.version}",
         f"unavailable: {task.unavailable}" if task.unavailable else "",
     )
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _as_json(plugin: PluginInfo) -> dict[str, Any]:

@@ -88,16 +88,15 @@ def publish(
     from kworker.client import Client, Message
     from kworker.kafka.settings import faults
 
-    if file is not None and (payload is not None or id_ is not None):
-        raise click.UsageError("--file gives the payload of every message, and each gets an id of its own")
-    if avro_schema is None and schema_id is not None:
-        raise click.UsageError("--schema-id is the id of a schema: give it as --avro-schema FILE")
-    if avro_schema is not None and raw:
-        raise click.UsageError("--raw sends bytes as they are, --avro-schema writes them: leave one out")
-    if wait is not None and file is not None:
-        raise click.UsageError("--wait is for one message: leave out --file")
-    if wait is not None and (delay is not None or at is not None):
-        raise click.UsageError("--wait waits for a result, --delay and --at put it off: leave one out")
+    _refuse_contradictions(
+        file=file is not None,
+        one=payload is not None or id_ is not None,
+        schema=avro_schema is not None,
+        schema_id=schema_id is not None,
+        raw=raw,
+        wait=wait is not None,
+        later=delay is not None or at is not None,
+    )
     flags |= {"topic": (topic,) if topic else (), "reply_topic": (reply_topic,) if reply_topic else ()}
     config = Config.load(*sources(flags), vet=faults, group_needed=False)
     message = Message(
@@ -120,21 +119,41 @@ def publish(
         if waiting is not None:
             waiting.call(client, message, as_json)
         elif file is None:
-            done = client.publish(
-                task,
-                message.payload,
-                topic=message.topic,
-                key=message.key,
-                id=id_,
-                headers=message.headers,
-                delay=delay,
-                at=at,
-            )
-            _print([(0, done)], task, as_json)
+            _publish_one(client, message, as_json)
         else:
             lines = _Lines(client, message, file, raw, as_json)
             lines.publish()
             sys.exit(1 if lines.failed else 0)
+
+
+def _publish_one(client: Client, message: Message, as_json: bool) -> None:
+    done = client.publish(
+        message.task,
+        message.payload,
+        topic=message.topic,
+        key=message.key,
+        id=message.id,
+        headers=message.headers,
+        delay=message.delay,
+        at=message.at,
+    )
+    _print([(0, done)], message.task, as_json)
+
+
+def _refuse_contradictions(
+    *, file: bool, one: bool, schema: bool, schema_id: bool, raw: bool, wait: bool, later: bool
+) -> None:
+    """Raises UsageError for options that cannot be meant together."""
+    if file and one:
+        raise click.UsageError("--file gives the payload of every message, and each gets an id of its own")
+    if schema_id and not schema:
+        raise click.UsageError("--schema-id is the id of a schema: give it as --avro-schema FILE")
+    if schema and raw:
+        raise click.UsageError("--raw sends bytes as they are, --avro-schema writes them: leave one out")
+    if wait and file:
+        raise click.UsageError("--wait is for one message: leave out --file")
+    if wait and later:
+        raise click.UsageError("--wait waits for a result, --delay and --at put it off: leave one out")
 
 
 def _checked(sample: Message, timeout: str) -> float:

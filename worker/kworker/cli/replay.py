@@ -18,6 +18,7 @@ from kworker.config import Config
 from kworker.dlq.place import Place
 from kworker.errors import ConfigError, DecodeError
 from kworker.task import ErrorInfo, Outcome, Publication, Record, Success, Task
+from kworker.terminal import printable
 
 if TYPE_CHECKING:
     from kworker.registry import LoadedTask, Registry
@@ -189,7 +190,7 @@ def _tell_error(outcome: str, error: ErrorInfo) -> None:
     _tell("outcome", outcome)
     _tell("error", f"{error.type}: {error.message}")
     if error.stack:
-        click.echo(_printable(error.stack.rstrip()))
+        click.echo(printable(error.stack.rstrip(), "\n"))
 
 
 def _instead(count: int) -> str:
@@ -215,10 +216,5 @@ def _json(result: object) -> str:
 
 
 def _tell(what: str, text: object) -> None:
-    shown = _printable(str(text))
+    shown = printable(str(text), "\n")
     click.echo(f"{what:<8} {shown if len(shown) <= _MOST_SHOWN else shown[:_MOST_SHOWN] + ' ...'}")
-
-
-def _printable(text: str) -> str:
-    """Text that cannot steer a terminal, whatever a message or a plugin put there."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

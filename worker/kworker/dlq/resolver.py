@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -21,22 +20,12 @@ from kworker.dlq.resolved import Resolved
 from kworker.dlq.restore import Restored
 from kworker.errors import KworkerError
 from kworker.kafka.settings import producer_settings
+from kworker.kafka.transactional import AFTER_A_REFUSAL, OUSTED, SETTINGS, TOO_LARGE, flush, patiently
 
 BUDGET = 60.0
 """Seconds that one transaction may take, whatever the broker does."""
 
 _ABORT = 5.0
-_SETTINGS = {"retry.backoff.ms": "2"}  # at the default of 100 a transaction takes 80 ms, at this 10
-_OF_THE_RECORD = {
-    KafkaError.MSG_SIZE_TOO_LARGE,
-    KafkaError.INVALID_MSG_SIZE,
-    KafkaError.RECORD_LIST_TOO_LARGE,
-    KafkaError.INVALID_RECORD,
-}
-_OUSTED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
-# The transaction after one with a refused record fails, for the numbers that the refused ones had; the one after that
-# does not (confluent-kafka 2.16.1, Kafka 4.3.1).
-_AFTER_A_REFUSAL = KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
 _TOO_LONG = {KafkaError.OFFSET_METADATA_TOO_LARGE, KafkaError.INVALID_COMMIT_OFFSET_SIZE}
 
 
@@ -58,7 +47,7 @@ class Resolver:
         silent = logging.getLogger("kworker.dlq.client")
         silent.disabled = True  # what librdkafka would log is part of the fault
         settings = (
-            _SETTINGS
+            SETTINGS
             | producer_settings(config)
             | {
                 "transactional.id": letters.group,
@@ -81,7 +70,7 @@ class Resolver:
         """End what an earlier one left open; from now on an earlier one is fenced. Raises ConfigError."""
         name = self._letters.group
         with one_line(self._config, self._letters.topic, self._complaints, f"the transactional id {name} is allowed"):
-            self._patiently(lambda: self._producer.init_transactions(TIMEOUT), TIMEOUT)
+            patiently(lambda: self._producer.init_transactions(TIMEOUT), time.monotonic() + TIMEOUT)
 
     def probe(self) -> None:
         """Write down what is known to be resolved, in metadata of full length, to learn what the broker keeps of it."""
@@ -118,12 +107,12 @@ class Resolver:
                 try:
                     self._transact(records, offsets)
                 except KafkaException as error:
-                    if error.args[0].code() != _AFTER_A_REFUSAL:
+                    if error.args[0].code() != AFTER_A_REFUSAL:
                         raise
                     self._abort()
                     self._transact(records, offsets)
             except KafkaException as error:
-                if error.args[0].code() in _OUSTED:
+                if error.args[0].code() in OUSTED:
                     raise KworkerError(
                         f"{topic}: another kworker dlq took over this topic, so this one ended; what it had resolved "
                         "is resolved, and the other goes on behind it"
@@ -138,39 +127,30 @@ class Resolver:
         self._open = True
         for record in records:
             self._produce(record)
-        self._flush()
+        flush(self._producer, BUDGET)
         cause = self._cause()
-        if cause is not None and cause.code() in _OF_THE_RECORD:
+        if cause is not None and cause.code() in TOO_LARGE:
             self._abort()
             raise RecordRefused(cause.str())
         if cause is not None and cause.code() != KafkaError._PURGE_QUEUE:
             raise KafkaException(cause)
         group = self._letters.consumer.consumer_group_metadata()
         # Order: records were dropped because the transaction failed as a whole; this call says what it failed for.
-        self._patiently(lambda: self._producer.send_offsets_to_transaction(offsets, group, TIMEOUT), BUDGET)
+        patiently(
+            lambda: self._producer.send_offsets_to_transaction(offsets, group, TIMEOUT), time.monotonic() + BUDGET
+        )
         if cause is not None:
             raise KafkaException(cause)
-        self._patiently(lambda: self._producer.commit_transaction(TIMEOUT), BUDGET)
+        patiently(lambda: self._producer.commit_transaction(TIMEOUT), time.monotonic() + BUDGET)
         self._open = False
 
     def _cause(self) -> KafkaError | None:
         """Why the broker refused records; a fence, or one refused record, fails others for what follows from it."""
         return min(
             self._refused,
-            key=lambda error: (error.code() not in _OUSTED, error.code() not in _OF_THE_RECORD),
+            key=lambda error: (error.code() not in OUSTED, error.code() not in TOO_LARGE),
             default=None,
         )
-
-    def _flush(self) -> None:
-        try:
-            unsent = self._producer.flush(BUDGET)
-        except SystemError as error:
-            # A fatal error, such as a fence, is pending while the reports of the records it failed are delivered.
-            if isinstance(error.__cause__, KafkaException):
-                raise error.__cause__ from None
-            raise
-        if unsent:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
     def _produce(self, record: Restored) -> None:
         publication = record.publication
@@ -198,17 +178,5 @@ class Resolver:
 
     def _abort(self) -> None:
         if self._open:
-            self._patiently(lambda: self._producer.abort_transaction(TIMEOUT), BUDGET)
+            patiently(lambda: self._producer.abort_transaction(TIMEOUT), time.monotonic() + BUDGET)
             self._open = False
-
-    def _patiently(self, call: Callable[[], Any], budget: float) -> None:
-        """Call again what the client says may be called again."""
-        deadline = time.monotonic() + budget
-        while True:
-            try:
-                call()
-            except KafkaException as error:
-                if not error.args[0].retriable() or time.monotonic() > deadline:
-                    raise
-            else:
-                return

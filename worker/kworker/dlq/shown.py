@@ -12,18 +12,14 @@ import msgspec
 from kworker.dlq.groups import Group
 from kworker.dlq.letter import Letter
 from kworker.dlq.payload import Payload
+from kworker.terminal import columns, printable
 
 _HEAD = ("COUNT", "FIRST SEEN", "LAST SEEN", "TASK", "REASON", "ERROR", "FINGERPRINT", "SAMPLE", "MESSAGE")
 _MOST_MESSAGE = 80
 _MOST_CELL = 60
 _MOST_PAYLOAD = 100_000
 _NONE = "-"
-
-
-def printable(text: str, *, lines: bool = False) -> str:
-    """Text without what a terminal could obey; `lines` keeps its line breaks and tabs."""
-    kept = "\n\t" if lines else ""
-    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
+_LINES = "\n\t"  # that text of several lines keeps
 
 
 def instant(milliseconds: int) -> str:
@@ -34,18 +30,10 @@ def instant(milliseconds: int) -> str:
         return _NONE
 
 
-def table(groups: Sequence[Group], *, resolved: bool) -> Iterator[str]:
+def table(groups: Sequence[Group], *, resolved: bool) -> list[str]:
     """Groups as lines in columns; `resolved` adds how many of each are."""
     head = ("COUNT", "RESOLVED", *_HEAD[1:]) if resolved else _HEAD
-    rows = [head, *(_row(group, resolved) for group in groups)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    numbers = 2 if resolved else 1
-    for row in rows:
-        cells = [
-            cell.rjust(width) if column < numbers else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()
+    return columns([head, *(_row(group, resolved) for group in groups)], right=range(2 if resolved else 1))
 
 
 def _row(group: Group, resolved: bool) -> tuple[str, ...]:
@@ -96,11 +84,11 @@ def described(letter: Letter, payload: Payload, resolved: bool) -> Iterator[str]
     if payload.note:
         yield from _told("note", payload.note)
     if payload.text:
-        text = printable(payload.text[:_MOST_PAYLOAD], lines=True)
+        text = printable(payload.text[:_MOST_PAYLOAD], _LINES)
         yield text if len(payload.text) <= _MOST_PAYLOAD else f"{text}\n... {size} bytes in all: --raw writes them"
     if stack := letter.about.get("error-stack", ""):
         yield from _told("stack", "")
-        yield printable(stack.rstrip(), lines=True)
+        yield printable(stack.rstrip(), _LINES)
 
 
 def _told(what: str, text: str) -> Iterator[str]:

@@ -117,6 +117,18 @@ class Executor(Protocol):
         """After `stop`: be rid of what outlives a thread, within so many seconds."""
 
 
+_AHEAD, _LEAST_AHEAD = 32, 1024
+
+
+def capacity(slots: int) -> int:
+    """How many attempts an executor may hold: running, and next in line.
+
+    A slot that had to wait for the loop between two short tasks would waste a turn of the GIL (5 ms); what is next in
+    line has not begun and can be withdrawn.
+    """
+    return slots + max(_LEAST_AHEAD, slots * _AHEAD)
+
+
 Publish = Callable[..., Publication]
 Started = Callable[[Context], None]
 

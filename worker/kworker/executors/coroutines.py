@@ -21,15 +21,13 @@ from types import CoroutineType
 
 from kworker.core.entry import Entry
 from kworker.core.partition import Partition
-from kworker.executors.base import Attempt, Publish, Runnable, Running, call, outcome_of, overdue, succeeded
+from kworker.executors.base import Attempt, Publish, Runnable, Running, call, capacity, outcome_of, overdue, succeeded
 from kworker.executors.eventloop import EventLoop
 from kworker.mailbox import Mailbox
 from kworker.task import ErrorInfo, Failed, Outcome, TimedOut
 
 log = logging.getLogger(__name__)
 
-_AHEAD = 32
-_LEAST_AHEAD = 1024
 _GRACE = 2.0
 _LAG = 1.0  # seconds without an answer of the loop that are worth a line in the log
 _BLOCKED = 10.0  # seconds without an answer after which another loop takes over
@@ -67,7 +65,7 @@ class CoroutineExecutor:
 
     def __init__(self, slots: int, runnables: Mapping[str, Runnable], mailbox: Mailbox, publish: Publish) -> None:
         self.slots = slots
-        self.capacity = slots + max(_LEAST_AHEAD, slots * _AHEAD)
+        self.capacity = capacity(slots)
         self.lost = 0
         self._runnables = runnables
         self._mailbox = mailbox

@@ -75,6 +75,13 @@ class Hearing:
             _printed.warning("%s", line, extra={"slot": "template"})
         return bool(text)
 
+    def load(self, child: Child, now: float) -> float:
+        """Seconds of work that a child has in its hands, as far as is known: no less than since it last moved."""
+        if not child.entries:
+            return 0.0
+        name = child.entries[0][1].task.name
+        return max(len(child.entries) * self.costs.get(name, math.inf), now - child.progress)
+
     def settle(self, child: Child) -> None:
         """After `take_back`: all that has begun but the last has ended, as plain successes if there is no report."""
         self.converse(child, all=True)

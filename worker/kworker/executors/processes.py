@@ -25,7 +25,7 @@ from selectors import EVENT_READ, DefaultSelector
 from kworker.core.entry import Entry
 from kworker.core.partition import Partition
 from kworker.errors import PluginError
-from kworker.executors.base import Runnable, Running
+from kworker.executors.base import Runnable, Running, capacity
 from kworker.executors.children import Child, Recycling
 from kworker.executors.hearing import Hearing, how
 from kworker.executors.messages import Beginning, Limits, Loaded
@@ -35,13 +35,11 @@ from kworker.task import ErrorInfo, Failed
 
 log = logging.getLogger(__name__)
 
-_TICK = 0.05  # seconds between two looks at deadlines while something runs
-_KILL = 0.3  # seconds from SIGTERM to SIGKILL
+_TICK, _KILL = 0.05, 0.3  # seconds between two looks at deadlines while something runs; from SIGTERM to SIGKILL
 _STALL = 0.05  # seconds without a report after which what has not begun is taken back
 _AHEAD = 0.01  # seconds of work that a child may have in its hands
 _MOST_AT_ONCE = 128
-_START = 60.0  # seconds in which a child must have its plugins set up
-_LEAVE = 5.0  # seconds for their teardown
+_START, _LEAVE = 60.0, 5.0  # seconds in which a child must have its plugins set up, and for their teardown
 _PAUSES = (0.5, 30.0)  # seconds before a child that could not start is tried again: at first, and at most
 
 
@@ -61,7 +59,7 @@ class ProcessExecutor:
         recycling: Recycling | None = None,
     ) -> None:
         self.slots = slots
-        self.capacity = slots + max(1024, slots * 32)
+        self.capacity = capacity(slots)
         self.started = 0
         """Children that were started."""
         self.killed: dict[str, int] = {}
@@ -315,10 +313,7 @@ class ProcessExecutor:
     def _portion(self, child: Child, most: int, now: float) -> list[Entry]:
         """What this child may be given now: one task, or several small ones."""
         queue, costs = self._queue, self._hearing.costs
-        held = len(child.entries)
-        load = 0.0
-        if held:
-            load = max(held * costs.get(child.entries[0][1].task.name, math.inf), now - child.progress)
+        held, load = len(child.entries), self._hearing.load(child, now)
         entries: list[Entry] = []
         with self._order:
             while queue and len(entries) < most:

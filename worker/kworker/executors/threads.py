@@ -21,14 +21,12 @@ from typing import NamedTuple
 
 from kworker.core.entry import Entry
 from kworker.core.partition import Partition
-from kworker.executors.base import Attempt, Publish, Runnable, Running, execute, overdue
+from kworker.executors.base import Attempt, Publish, Runnable, Running, capacity, execute, overdue
 from kworker.mailbox import Mailbox
 from kworker.task import Failed, TimedOut
 
 log = logging.getLogger(__name__)
 
-_AHEAD = 32
-_LEAST_AHEAD = 1024
 _GRACE = 2.0
 _OWN_FRAMES = 6  # of a slot's stack: the thread's start, the slot's loop, `execute` and `call`
 
@@ -58,9 +56,7 @@ class ThreadExecutor:
 
     def __init__(self, slots: int, runnables: Mapping[str, Runnable], mailbox: Mailbox, publish: Publish) -> None:
         self.slots = slots
-        # A slot that had to wait for the loop between two short tasks would waste a turn of the GIL (5 ms); entries
-        # that are next in line have not begun and can be withdrawn.
-        self.capacity = slots + max(_LEAST_AHEAD, slots * _AHEAD)
+        self.capacity = capacity(slots)
         self.lost = 0
         self._runnables = runnables
         self._mailbox = mailbox

@@ -43,8 +43,7 @@ class Backlogs:
     """See the module. admin, consumer: librdkafka properties; the consumer's group is only a name."""
 
     def __init__(self, admin: Mapping[str, Any], consumer: Mapping[str, Any]) -> None:
-        self.complaint = ""
-        """What the client had to say last of the broker it could not reach."""
+        self._complaint = ""  # what the client had to say last of the broker it could not reach
         silent = logging.getLogger("kworker.backlog")
         silent.disabled = True  # what librdkafka would log is part of the fault
         quiet: dict[str, Any] = {"logger": silent, "error_cb": self._complain}
@@ -135,8 +134,13 @@ class Backlogs:
         finally:
             consumer.close()
 
+    def why(self, error: Exception) -> str:
+        """Why a method raised this KafkaException, or TimeoutError, as far as it is known."""
+        said = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
+        return self._complaint or said
+
     def _complain(self, error: KafkaError) -> None:
-        self.complaint = error.str()
+        self._complaint = error.str()
 
     def _committed(self, group: str) -> dict[TopicPartition, tuple[int, str]]:
         request = [ConsumerGroupTopicPartitions(group)]

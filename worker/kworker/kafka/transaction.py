@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from kworker.kafka.transactional import AFTER_A_REFUSAL, OUSTED, SETTINGS, TOO_LARGE, flush, patiently
 from kworker.task import Publication
 
 CALL, BUDGET = 5.0, 20.0
@@ -30,15 +31,10 @@ Placed = tuple[Publication, int]
 
 _MOST_TOPICS = 1_000
 _THERE_FOR, _ABSENT_FOR = 30.0, 0.5  # seconds for which an answer about a topic is believed
-_SETTINGS = {"retry.backoff.ms": "2", "linger.ms": "0"}  # at the default of 100 a transaction takes 80 ms, at this 10
+_SETTINGS = SETTINGS | {"linger.ms": "0"}
 _LIMITS = {"message.timeout.ms": "15000", "transaction.timeout.ms": "30000"}
 _client_log = logging.getLogger("kworker.client")
-_OUSTED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
-_OF_THE_RECORD = {
-    KafkaError.MSG_SIZE_TOO_LARGE,
-    KafkaError.INVALID_MSG_SIZE,
-    KafkaError.RECORD_LIST_TOO_LARGE,
-    KafkaError.INVALID_RECORD,
+_OF_THE_RECORD = TOO_LARGE | {
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError._UNKNOWN_TOPIC,
     KafkaError._UNKNOWN_PARTITION,
@@ -107,15 +103,13 @@ class Transactions:
             try:
                 return self._transact(records)
             except KafkaException as error:
-                # The transaction after one with a refused record fails, for the numbers that the refused ones had; the
-                # one after that does not (confluent-kafka 2.16.1, Kafka 4.3.1).
-                if error.args[0].code() not in (KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, KafkaError._PURGE_QUEUE):
+                if error.args[0].code() not in (AFTER_A_REFUSAL, KafkaError._PURGE_QUEUE):
                     raise
                 self._abort()
                 return self._transact(records)
         except KafkaException as error:
             cause: KafkaError = error.args[0]
-            if cause.code() in _OUSTED or cause.fatal():
+            if cause.code() in OUSTED or cause.fatal():
                 raise Ousted(cause.str()) from error
             raise Failed(cause.str()) from error
 
@@ -130,12 +124,12 @@ class Transactions:
         self._producer.begin_transaction()
         for number, (record, partition) in enumerate(records):
             self._produce(number, record, partition)
-        self._flush(deadline)
+        flush(self._producer, max(0.1, deadline - time.monotonic()))
         if self._refused:
             self._judge()
             self._abort()
             raise Refused({number: error.str() for number, error in self._refused.items()})
-        self._patiently(lambda: self._producer.commit_transaction(CALL), deadline)
+        patiently(lambda: self._producer.commit_transaction(CALL), deadline)
         return self._offsets
 
     def _judge(self) -> None:
@@ -145,7 +139,7 @@ class Transactions:
         """
         errors = self._refused.values()
         for error in errors:
-            if error.code() in _OUSTED:
+            if error.code() in OUSTED:
                 raise KafkaException(error)
         first = next(iter(errors))
         self._refused = {number: error for number, error in self._refused.items() if error.code() in _OF_THE_RECORD}
@@ -177,30 +171,8 @@ class Transactions:
         else:
             self._offsets[number] = message.offset() or 0
 
-    def _flush(self, deadline: float) -> None:
-        try:
-            unsent = self._producer.flush(max(0.1, deadline - time.monotonic()))
-        except SystemError as error:
-            # A fatal error, such as a fence, is pending while the reports of the records it failed are delivered.
-            if isinstance(error.__cause__, KafkaException):
-                raise error.__cause__ from None
-            raise
-        if unsent:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-
     def _abort(self) -> None:
-        self._patiently(lambda: self._producer.abort_transaction(CALL), time.monotonic() + BUDGET)
-
-    def _patiently(self, call: Callable[[], Any], deadline: float) -> None:
-        """Call again what the client says may be called again."""
-        while True:
-            try:
-                call()
-            except KafkaException as error:
-                if not error.args[0].retriable() or time.monotonic() > deadline:
-                    raise
-            else:
-                return
+        patiently(lambda: self._producer.abort_transaction(CALL), time.monotonic() + BUDGET)
 
     def _on_error(self, error: KafkaError) -> None:
         _client_log.warning(f"delay log: {error.str()}")

@@ -1,0 +1,52 @@
+"""What the client does not do by itself for whoever writes in transactions, and how its errors are to be read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+SETTINGS = {"retry.backoff.ms": "2"}
+"""At the default of 100 a transaction takes 80 ms, at this 10."""
+
+OUSTED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
+"""Another writer of this name has started."""
+
+TOO_LARGE = {
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.INVALID_MSG_SIZE,
+    KafkaError.RECORD_LIST_TOO_LARGE,
+    KafkaError.INVALID_RECORD,
+}
+"""The broker does not take this record, whatever else it takes."""
+
+AFTER_A_REFUSAL = KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
+"""The transaction after one with a refused record fails so, for the numbers that the refused ones had; the one after
+that does not (confluent-kafka 2.16.1, Kafka 4.3.1)."""
+
+
+def flush(producer: Producer, within: float) -> None:
+    """Wait for the reports of all records. Raises KafkaException: some are not there in time, or it cannot go on."""
+    try:
+        unsent = producer.flush(within)
+    except SystemError as error:
+        # A fatal error, such as a fence, is pending while the reports of the records it failed are delivered.
+        if isinstance(error.__cause__, KafkaException):
+            raise error.__cause__ from None
+        raise
+    if unsent:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+
+def patiently(call: Callable[[], Any], deadline: float) -> None:
+    """Call again what the client says may be called again, until `deadline` (monotonic seconds)."""
+    while True:
+        try:
+            call()
+        except KafkaException as error:
+            if not error.args[0].retriable() or time.monotonic() > deadline:
+                raise
+        else:
+            return
