@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but its types do not re-export them
@@ -18,6 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 from kit import Broker, NewRecord, create_topic, end_offsets, produce, wait_for
 from kit.secured import sasl_plain
 from kworker import CallError, CallTimeout, Client
+from kworker.kafka.replies import Replies
 
 USER, PASSWORD = "caller", "s3cret"
 DEADLINE = 30.0
@@ -27,11 +28,12 @@ DEADLINE = 30.0
 def secured() -> Iterator[tuple[Broker, str]]:
     """A broker with a second listener, whose user may describe every topic, and do what a test allows besides."""
     with sasl_plain(USER, PASSWORD) as (broker, address):
-        for name in ("tasks", "tasks.dlq", "seen", "hidden", "open"):
+        for name in ("tasks", "tasks.dlq", "seen", "silent", "hidden", "open"):
             create_topic(broker.bootstrap, name)
         allow(broker, "tasks", AclOperation.WRITE)
         allow(broker, "tasks.dlq", AclOperation.DESCRIBE)
         allow(broker, "seen", AclOperation.DESCRIBE)
+        allow(broker, "silent", AclOperation.DESCRIBE)
         allow(broker, "open", AclOperation.READ)
         yield broker, address
 
@@ -92,3 +94,17 @@ def test_a_reply_topic_that_may_only_be_seen_ends_each_call(secured: tuple[Broke
     wait_for(
         lambda: called(secured, client, "now", "seen", "") == 1, DEADLINE, "a reply from the topic that may be read now"
     )
+
+
+def test_a_refusal_before_the_task_is_published_ends_the_call(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow = Replies.follow
+
+    def slowly(self: Replies, reply_topic: str, dead_letters: str, deadline: float) -> Future[None]:
+        done = follow(self, reply_topic, dead_letters, deadline)
+        done.result(DEADLINE)
+        wait_for(lambda: not self._followed, DEADLINE, "the refusal")
+        return done
+
+    monkeypatch.setattr(Replies, "follow", slowly)
+    with pytest.raises(CallError, match=r"'silent' cannot be read: .*authorization"):
+        client.call("t", reply_to="silent", timeout="20s")

@@ -122,10 +122,10 @@ class AsyncClient:
         awaited, sent = call.awaited, None
         try:
             async with asyncio.timeout(call.left):
-                await asyncio.wrap_future(
-                    self._replies.follow(awaited.reply_topic, awaited.dead_letters, call.deadline)
-                )
                 with self._replies.expect(awaited) as answer:
+                    # Order: as in `Client.call`.
+                    topics = (awaited.reply_topic, awaited.dead_letters)
+                    await asyncio.wrap_future(self._replies.follow(*topics, call.deadline))
                     sent = await self._send(call.message)
                     sent.add_done_callback(partial(pass_on, answer))
                     answered = await asyncio.wrap_future(answer)

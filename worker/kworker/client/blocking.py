@@ -139,8 +139,10 @@ class Client:
         self._sender.check()
         sent: Sent | None = None
         try:
-            self._replies.follow(call.awaited.reply_topic, call.awaited.dead_letters, call.deadline).result(call.left)
             with self._replies.expect(call.awaited) as answer:
+                # Order: expected first: a reply topic that may not be read is told to those who wait, once.
+                topics = (call.awaited.reply_topic, call.awaited.dead_letters)
+                self._replies.follow(*topics, call.deadline).result(call.left)
                 sent = self._send(call.message)
                 sent.add_done_callback(partial(pass_on, answer))
                 answered = answer.result(call.left)

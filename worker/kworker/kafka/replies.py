@@ -99,7 +99,9 @@ class Replies:
 
     @contextmanager
     def expect(self, awaited: Awaited) -> Iterator[Future[Answer]]:
-        """The answer to a call, when it comes; to be opened before the task is published. Nothing is left of it."""
+        """The answer to a call, when it comes; to be opened before `follow`, so that a refusal
+        in between is heard, and before the task is published. Nothing is left of it.
+        """
         future: Future[Answer] = Future()
         with self._lock:
             self._check()
