@@ -26,8 +26,11 @@ venv: .venv/installed ## the virtual environment, with the worker and every plug
 demo: venv ## two workers, thousands of tasks, one kill: no Kafka, no Docker, no Java
 	@$(BIN)/python demo/demo.py
 
+# What failed is run once more, alone, when nothing else has the machine: a fault fails twice. What passes then is named in
+# the last lines and is unstable; why it failed stands above: mend it.
 test: check ## everything: check, then all tests on a real Kafka that they start
-	$(BIN)/pytest -m "not long"
+	$(BIN)/pytest -m "not long" || { test $$? = 1 && \
+		$(BIN)/pytest -v -m "not long" --last-failed --last-failed-no-failures none; }
 
 check: lint types imports ## lint, types and import contracts: what needs no broker
 lint: venv
