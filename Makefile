@@ -4,11 +4,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(or $(shell command -v uv),$(BIN)/uv)
 PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
-TYPED := $(wildcard worker/kworker plugins/*/src plugins/*/tests tests benchmarks demo)
+TYPED := $(wildcard worker/kworker plugins/*/src plugins/*/tests tests benchmarks demo docs deploy/grafana deploy/lock)
 CONSTRAINTS := constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lint types imports unit test-long soak bench bench-smoke bench-guard fmt dist constraints clean
+.PHONY: help venv demo test check lint types imports unit test-long test-cluster soak bench bench-smoke bench-guard docs fmt dist constraints lock dashboards clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ unit: venv ## the tests that need no broker
 test-long: venv ## the tests that take minutes: soaks and storms
 	$(BIN)/pytest -m long
 
+CLUSTER ?= $(wildcard ../shared/tools/cluster)
+test-cluster: venv ## the chart on a real API server: KWORKER_TEST_KUBECONFIG=one to spare, or CLUSTER=a tool that starts one
+	CLUSTER=$(CLUSTER) $(BIN)/pytest tests/deploy/chart/on_cluster.py
+
 soak: venv ## all faults at random for MINUTES=30, then the ledger; KWORKER_TEST_SEED repeats one
 	MINUTES=$(or $(MINUTES),30) $(BIN)/pytest -s tests/faults/test_soak.py
 
@@ -58,6 +62,9 @@ bench-smoke: venv ## the same with few tasks: shows that the benchmark works, me
 bench-guard: venv ## is the tree slower than BASE=<commit>, HEAD unless given? fails beyond the noise that it measures
 	$(BENCH).guard --base $(or $(BASE),HEAD)
 
+docs: venv ## the site of docs/, into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 fmt: venv ## format, and mend what the linter can
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format
@@ -67,9 +74,17 @@ dist: venv ## wheels and sdists of the worker and every plugin, in dist/
 	$(UV) build --quiet --python $(BIN)/python --build-constraint $(CONSTRAINTS) --all-packages --out-dir dist
 	@ls dist
 
-constraints: venv ## renew the pinned versions of constraints.txt
-	$(UV) pip compile --quiet --python $(BIN)/python --universal --upgrade --no-header --no-annotate --no-emit-package kworker-kafka \
-		--group dev $(PROJECTS) --output-file $(CONSTRAINTS)
+COMPILE = $(UV) pip compile --quiet --python $(BIN)/python --universal --no-header --no-annotate --no-emit-package kworker-kafka
+constraints: venv ## renew the pinned versions of constraints.txt, and the locks of the image
+	$(COMPILE) --upgrade --group dev --group image $(PROJECTS) --output-file $(CONSTRAINTS)
+	$(MAKE) --no-print-directory lock
+lock: venv ## the image's parts as they are pinned in constraints.txt, with the hash of each file; and their licences
+	$(COMPILE) --constraint $(CONSTRAINTS) --generate-hashes --extra otel --extra uvloop $(PROJECTS) --output-file deploy/lock/image.txt
+	$(COMPILE) --constraint $(CONSTRAINTS) --generate-hashes --group image --output-file deploy/lock/build.txt
+	$(BIN)/python deploy/lock/licences.py
+
+dashboards: venv ## write the Grafana dashboards that deploy/grafana describes
+	PYTHONPATH=deploy $(BIN)/python -m grafana
 
 clean: ## remove all that was made here, the virtual environment too
 	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

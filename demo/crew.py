@@ -36,6 +36,16 @@ argv = ["sh", "-c", 'printf "%s %s\\n" "$KWORKER_TASK_ID" "$(wc -lc)" >> {counts
 cwd = {folder}
 """
 
+# The kernel ends a worker with the demo, however that goes. No `preexec_fn`: it may deadlock where there are threads.
+_LEASH = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
 
 class Worker:
     """One worker process. `address`: of its admin port, '' until it is known."""
@@ -45,9 +55,10 @@ class Worker:
         self.address = ""
         self._log = folder / f"{name.replace(' ', '-')}.log"
         # Its own process group: Ctrl-C is the demo's to handle, which stops its workers one by one.
+        command = [sys.executable, "-m", "kworker", "--group", GROUP]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "kworker", "--group", GROUP],
+                [sys.executable, "-S", "-c", _LEASH, str(os.getpid()), *command],
                 cwd=folder,
                 env={name: value for name, value in os.environ.items() if not name.startswith("KWORKER_")},
                 stdin=subprocess.DEVNULL,

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
 from kit import charttools
+from kworker import cli
 from kworker.config import Config
 from kworker.config.options import OPTIONS
+from kworker.schedules.misfire import Policy
+from kworker.schedules.schedule import Schedule
+from kworker.schedules.trigger import Cron, Every
 
 CHART = Path(__file__).parents[2] / "deploy" / "helm" / "kworker"
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
@@ -85,13 +91,8 @@ def test_workers_understand_the_configuration_they_are_given(values: Path, tmp_p
         settings = made.get(("ConfigMap", pod["metadata"]["name"]))
         file = tmp_path / "kworker.toml"
         file.write_text(settings["data"]["kworker.toml"] if settings else "")
-        table = tomllib.loads(file.read_text()).get("kafka", {})
         own.pop("KWORKER_CONFIG")
-        secrets = [name for name in table if name.endswith(".file")]
-        text = file.read_text()
-        for name in secrets:
-            text = text.replace(str(table[name]), str(file))
-        file.write_text(text)
+        own |= {name: str(file) for name in own if name.endswith("_FILE")}  # the secret is not here
         config, faults = Config.read({}, own, file)
         assert faults == []
         assert config.group == environ["KWORKER_GROUP"]
@@ -101,10 +102,10 @@ def test_workers_understand_the_configuration_they_are_given(values: Path, tmp_p
 def test_a_pool_says_what_is_different_and_the_rest_is_the_default() -> None:
     made = objects(
         template(
-            values="{defaults: {concurrency: 7, plugins: [a]}, workers: {x: {plugins: [b, c]}, y: {enabled: false}}}"
+            values="{defaults: {concurrency: 7, plugins: [a]}, workers: {x: {plugins: [b, c]}, w: {enabled: false}}}"
         )
     )
-    assert ("Deployment", "r-kworker-y") not in made
+    assert ("Deployment", "r-kworker-w") not in made
     environ = environment(made["Deployment", "r-kworker-x"])
     assert environ["KWORKER_CONCURRENCY"] == "7"
     assert environ["KWORKER_PLUGIN"] == "b,c"
@@ -142,7 +143,7 @@ def test_scaling_from_none_asks_the_exporter_for_the_group() -> None:
 
 def test_pods_are_what_the_restricted_standard_wants() -> None:
     for (kind, _), one in example("pools").items():
-        if kind not in ("Deployment", "StatefulSet"):
+        if kind not in ("Deployment", "StatefulSet", "Job"):
             continue
         spec = one["spec"]["template"]["spec"]
         assert spec["securityContext"]["runAsNonRoot"] is True
@@ -162,29 +163,224 @@ def test_another_configuration_restarts_the_pods_and_the_same_one_does_not() -> 
 
     assert checksum("workers: {x: {config: 'a = 1'}}") == checksum("workers: {x: {config: 'a = 1', replicas: 3}}")
     assert checksum("workers: {x: {config: 'a = 1'}}") != checksum("workers: {x: {config: 'a = 2'}}")
-    assert checksum("workers: {x: {}}") != checksum("{workers: {x: {}}, kafka: {properties: {client.id: z}}}")
+    schedule = "schedules: {a: {every: 5m, task: t}}"
+    assert checksum("workers: {x: {}}") != checksum(f"workers: {{x: {{{schedule}}}}}")
 
 
 def test_secrets_are_mounted_and_never_written_down() -> None:
     made = example("secure")
-    text = made["ConfigMap", "r-kworker-invoices"]["data"]["kworker.toml"]
-    assert tomllib.loads(text)["kafka"] == {
-        "sasl.mechanism": "SCRAM-SHA-512",
-        "sasl.password.file": "/etc/kworker-secrets/sasl.password",
-        "sasl.username": "kworker",
-        "security.protocol": "sasl_ssl",
-        "socket.timeout.ms": "1000000",
-        "ssl.ca.location": "/etc/kworker-secrets/ssl.ca.location",
-    }
-    volumes = {
-        one["name"]: one for one in made["Deployment", "r-kworker-invoices"]["spec"]["template"]["spec"]["volumes"]
-    }
-    assert {source["secret"]["name"] for source in volumes["kafka-secrets"]["projected"]["sources"]} == {
-        "kafka-login",
-        "kafka-ca",
-    }
+    for name in ("r-kworker-invoices", "r-kworker-backlog"):
+        pod = made["Deployment", name]
+        assert {key: value for key, value in environment(pod).items() if key.startswith("KWORKER_KAFKA_")} == {
+            "KWORKER_KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
+            "KWORKER_KAFKA_SASL_PASSWORD_FILE": "/etc/kworker-secrets/sasl.password",
+            "KWORKER_KAFKA_SASL_USERNAME": "kworker",
+            "KWORKER_KAFKA_SECURITY_PROTOCOL": "sasl_ssl",
+            "KWORKER_KAFKA_SOCKET_TIMEOUT_MS": "1000000",
+            "KWORKER_KAFKA_SSL_CA_LOCATION": "/etc/kworker-secrets/ssl.ca.location",
+        }
+        spec = pod["spec"]["template"]["spec"]
+        volumes = {one["name"]: one for one in spec["volumes"]}
+        sources = volumes["kafka-secrets"]["projected"]["sources"]
+        assert {one["secret"]["name"] for one in sources} == {"kafka-login", "kafka-ca"}
+        assert {"name": "kafka-secrets", "mountPath": "/etc/kworker-secrets", "readOnly": True} in spec["containers"][
+            0
+        ]["volumeMounts"]
 
 
+def test_what_is_around_the_workers_is_where_it_belongs() -> None:
+    made = example("secure")
+    spec = made["Deployment", "r-kworker-invoices"]["spec"]["template"]
+    assert spec["metadata"]["labels"]["billing"] == "yes"
+    assert spec["metadata"]["labels"]["team"] == "billing"
+    assert spec["metadata"]["annotations"]["example.org/owner"] == "billing"
+    pod = spec["spec"]
+    assert pod["priorityClassName"] == "batch"
+    assert pod["nodeSelector"] == {"kubernetes.io/os": "linux"}
+    assert pod["tolerations"] == [{"key": "batch", "operator": "Exists"}]
+    assert "nodeAffinity" in pod["affinity"]
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
+    worker, proxy = pod["containers"]
+    assert worker["image"].endswith("@sha256:" + "0123456789abcdef" * 4)
+    assert {"name": "TZ", "value": "Europe/Berlin"} in worker["env"]
+    assert worker["envFrom"] == [{"secretRef": {"name": "billing"}}]
+    assert {"name": "models", "mountPath": "/models", "readOnly": True} in worker["volumeMounts"]
+    assert "models" in [one["name"] for one in pod["volumes"]]
+    for beside in (proxy, *pod["initContainers"]):  # as restricted as the worker
+        assert beside["securityContext"] == worker["securityContext"]
+    assert made["ServiceAccount", "r-kworker"]["metadata"]["annotations"] == {"example.org/role": "kworker"}
+    assert made["ConfigMap", "r-extra"]["data"] == {"a": "b"}
+    policy = made["NetworkPolicy", "r-kworker"]["spec"]
+    assert policy["ingress"][0]["from"] == [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]
+    assert [rule["ports"][0]["port"] for rule in policy["egress"]] == [53, 9093]
+    assert policy["podSelector"]["matchLabels"].items() <= spec["metadata"]["labels"].items()
+
+
+def test_a_container_may_say_itself_how_restricted_it_is() -> None:
+    given = "{name: a, image: a, securityContext: {readOnlyRootFilesystem: false}}"
+    pod = objects(template(values=f"workers: {{x: {{sidecars: [{given}]}}}}"))["Deployment", "r-kworker-x"]
+    assert pod["spec"]["template"]["spec"]["containers"][1]["securityContext"] == {"readOnlyRootFilesystem": False}
+
+
+def test_every_way_to_scale() -> None:
+    made = example("pools")
+    hpa = made["HorizontalPodAutoscaler", "r-kworker-images"]["spec"]
+    assert (hpa["minReplicas"], hpa["maxReplicas"]) == (2, 8)
+    assert hpa["metrics"][0]["resource"]["target"] == {"type": "Utilization", "averageUtilization": 75}
+    assert hpa["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "r-kworker-images"}
+    assert "replicas" not in made["Deployment", "r-kworker-images"]["spec"]
+    assert made["StatefulSet", "r-kworker-orders"]["spec"]["replicas"] == 3
+    both = objects(template(values="workers: {x: {stateful: true, scaling: {kind: keda}}}"))
+    assert both["ScaledObject", "r-kworker-x"]["spec"]["scaleTargetRef"]["kind"] == "StatefulSet"
+
+
+def test_updates_and_evictions_take_one_pod_after_the_other() -> None:
+    made = objects(template(values="workers: {x: {}, w: {podDisruptionBudget: {enabled: false}}}"))
+    deployment = made["Deployment", "r-kworker-x"]["spec"]
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert deployment["minReadySeconds"] > 0
+    budget = made["PodDisruptionBudget", "r-kworker-x"]["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert budget["selector"] == deployment["selector"]
+    assert ("PodDisruptionBudget", "r-kworker-w") not in made
+    stateful = example("pools")["StatefulSet", "r-kworker-orders"]["spec"]
+    assert stateful["updateStrategy"] == {"type": "RollingUpdate"}
+    assert stateful["serviceName"] == "r-kworker-orders"
+    assert ("Service", "r-kworker-orders") in example("pools")
+
+
+def test_pods_spread_and_are_asked_by_our_endpoints() -> None:
+    own = "[{maxSkew: 2, topologyKey: rack, whenUnsatisfiable: DoNotSchedule}]"
+    made = objects(template(values=f"workers: {{x: {{}}, w: {{topologySpreadConstraints: {own}}}}}"))
+    pod = made["Deployment", "r-kworker-x"]["spec"]["template"]
+    spread = pod["spec"]["topologySpreadConstraints"]
+    assert [one["topologyKey"] for one in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    for one in spread:
+        assert one["labelSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    other = made["Deployment", "r-kworker-w"]["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert other == yaml.safe_load(own)
+    container = pod["spec"]["containers"][0]
+    paths = {probe: container[probe]["httpGet"]["path"] for probe in container if probe.endswith("Probe")}
+    assert paths == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
+
+
+def test_what_is_scraped_are_the_pods_of_the_release() -> None:
+    made = example("pools")
+    monitor = made["PodMonitor", "r-kworker"]["spec"]
+    for name in ("r-kworker-webhooks", "r-kworker-backlog"):
+        pod = made["Deployment", name]["spec"]["template"]
+        assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+        ports = [port["name"] for port in pod["spec"]["containers"][0]["ports"]]
+        assert monitor["podMetricsEndpoints"][0]["port"] in ports
+
+
+def test_configuration_that_exists_is_used_instead_of_ours() -> None:
+    made = objects(template(values="workers: {x: {existingConfigMap: a}, w: {existingConfigSecret: b}, z: {}}"))
+    volume = {name: made["Deployment", f"r-kworker-{name}"]["spec"]["template"]["spec"]["volumes"][0] for name in "xwz"}
+    assert volume["x"] == {"name": "config", "configMap": {"name": "a"}}
+    assert volume["w"] == {"name": "config", "secret": {"secretName": "b"}}
+    assert volume["z"] == {"name": "config", "configMap": {"name": "r-kworker-z"}}
+    assert [name for kind, name in made if kind == "ConfigMap"] == ["r-kworker-z"]
+
+
+SCHEDULES = r"""
+workers:
+  x:
+    topics: [reports]
+    config: |
+      [tasks."report.build"]
+      max_attempts = 2
+    schedules:
+      nightly: {cron: "0 3 * * *", tz: Europe/Berlin, task: report.build, jitter: 90s, misfire: all, most: 3, key: k}
+      "poll.now": {every: 30s, task: poll, topic: polls, payload: [1, 1.5, true, "a\"b\\c <ä>", {"k l": {}, m: []}]}
+      launch: {at: 2030-01-31T09:00:00+01:00, task: launch, payload: 9007199254740}
+  w: {schedules: {}}
+  z: {}
+"""
+
+
+def test_schedules_are_those_that_workers_read(tmp_path: Path) -> None:
+    made = objects(template(values=SCHEDULES))
+    file = tmp_path / "kworker.toml"
+    file.write_text(made["ConfigMap", "r-kworker-x"]["data"]["kworker.toml"])
+    config, faults = Config.read({}, {"KWORKER_GROUP": "x", "KWORKER_TOPIC": "reports"}, file)
+    assert faults == []
+    assert config.tasks == {"report.build": {"max_attempts": 2}}
+    found = {schedule.name: schedule for schedule in config.schedules or ()}
+    assert found["nightly"] == Schedule(
+        name="nightly",
+        task="report.build",
+        trigger=Cron("0 3 * * *", "Europe/Berlin"),
+        topic="reports",
+        jitter=90.0,
+        misfire=Policy.ALL,
+        most=3,
+        key="k",
+    )
+    assert found["poll.now"].trigger == Every(30.0)
+    assert json.loads(found["poll.now"].payload or "") == [1, 1.5, True, 'a"b\\c <ä>', {"k l": {}, "m": []}]
+    assert found["launch"].payload == "9007199254740"
+    tables = {name: tomllib.loads(made["ConfigMap", f"r-kworker-{name}"]["data"]["kworker.toml"]) for name in "wz"}
+    assert tables == {"w": {"schedules": {}}, "z": {}}  # an empty table removes what stood there; none does not
+
+
+def test_topics_are_made_by_a_hook_that_brings_what_it_needs() -> None:
+    assert "topics" not in "".join(name for _, name in example("small"))
+    made = example("pools")
+    one = made["Job", "r-kworker-orders-topics"]
+    hook = one["metadata"]["annotations"]
+    assert hook["helm.sh/hook"] == "pre-install,pre-upgrade"
+    pod = one["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    assert container["args"] == ["topics", "--partitions=24", "--replication=3"]
+    given = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert (given["KWORKER_GROUP"], given["KWORKER_TOPIC"]) == ("orders", "orders")
+    assert pod["serviceAccountName"] == "default"  # the release's own is not there yet
+    (config,) = [volume for volume in pod["volumes"] if volume["name"] == "config"]
+    own = made["ConfigMap", config["configMap"]["name"]]
+    assert own["metadata"]["annotations"]["helm.sh/hook"] == hook["helm.sh/hook"]
+    assert int(own["metadata"]["annotations"]["helm.sh/hook-weight"]) < int(hook.get("helm.sh/hook-weight", 0))
+    assert own["data"] == made["ConfigMap", "r-kworker-orders"]["data"]
+
+
+def test_the_command_of_the_hook_is_one() -> None:
+    arguments = example("pools")["Job", "r-kworker-orders-topics"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    command = cli.kworker.get_command(click.Context(cli.kworker), arguments[0])
+    assert command is not None
+    with command.make_context(arguments[0], arguments[1:]) as parsed:
+        assert (parsed.params["partitions"], parsed.params["replication"]) == (24, 3)
+
+
+def test_the_notes_tell_the_next_three_commands(tmp_path: Path) -> None:
+    chart = tmp_path / "kworker"  # without a cluster helm shows no notes, so here they are part of an object
+    shutil.copytree(CHART, chart)
+    text = (chart / "templates" / "NOTES.txt").read_text()
+    (chart / "templates" / "_notes.tpl").write_text(f'{{{{- define "notes" -}}}}{text}{{{{- end -}}}}')
+    (chart / "templates" / "notes.yaml").write_text('notes: {{ include "notes" . | toJson }}')
+    arguments = ("-n", "work", "-f", CHART / "examples" / "pools.yaml", "--show-only", "templates/notes.yaml")
+    answer = charttools.run("helm", "template", "r", chart, VERSION, *arguments)
+    assert answer.returncode == 0, answer.stderr
+    notes = yaml.safe_load(answer.stdout)["notes"]
+    commands = [line.strip() for line in notes.splitlines() if line.strip().startswith("kubectl")]
+    assert [command.startswith("kubectl -n work ") for command in commands] == [True] * 3
+    assert [command.rsplit(maxsplit=1)[-1] for command in commands] == [
+        "deployment/r-kworker-images",
+        "check",
+        "lag",
+    ]
+
+
+def test_the_readme_is_what_helm_docs_makes_of_the_values(tmp_path: Path) -> None:
+    chart = tmp_path / "kworker"
+    shutil.copytree(CHART, chart)
+    answer = charttools.run("helm-docs", "--chart-search-root", chart, "--sort-values-order", "file")
+    assert answer.returncode == 0, answer.stderr
+    assert (chart / "README.md").read_text() == (CHART / "README.md").read_text(), (
+        "run .tools/bin/helm-docs --chart-search-root deploy/helm --sort-values-order file"
+    )
+
+
+TWICE = "schedules: {a: {every: 5m, task: t}}"
 WRONG = {
     "workers: {x: {concurency: 3}}": "concurency",
     "workers: {x: {concurrency: many}}": "concurrency",
@@ -204,6 +400,28 @@ WRONG = {
     "backlog: {interval: often}": "interval",
     "monitoring: {rules: {enable: true}}": "enable",
     "{backlog: {enabled: false}, workers: {x: {scaling: {kind: keda}}}}": "set backlog.enabled",
+    "workers: {x: {options: {drain_timeout: 1m}}}": "drain_timeout",
+    "workers: {x: {scaling: {kind: hpa, min: 5, max: 2}}}": "max is less than min",
+    "workers: {x: {maxSurge: 0}}": "no update could go on",
+    "workers: {x: {existingConfigMap: a, config: b}}": "write them into it",
+    "workers: {x: {existingConfigMap: a, existingConfigSecret: b}}": "leave one out",
+    "workers: {x: {}, w: {group: x}}": "give each pool its own",
+    "{workers: {x: {stateful: true}}, kafka: {properties: {group.protocol: consumer}}}": "the classic protocol",
+    "workers: {x: {schedules: {a: {cron: '0 3 * *', task: t}}}}": "cron",
+    "workers: {x: {schedules: {a: {cron: '0 3 * * *'}}}}": "task",
+    "workers: {x: {schedules: {a: {cron: '0 3 * * *', every: 5m, task: t}}}}": "schedules",
+    "workers: {x: {schedules: {a: {task: t}}}}": "schedules",
+    "workers: {x: {schedules: {a: {every: 5m, tz: UTC, task: t}}}}": "tz",
+    "workers: {x: {schedules: {a: {every: 5, task: t}}}}": "every",
+    "workers: {x: {schedules: {a: {at: '2030-01-31T09:00:00', task: t}}}}": "at",
+    "workers: {x: {schedules: {a: {every: 5m, task: t, misfire: never}}}}": "misfire",
+    "workers: {x: {schedules: {a: {every: 5m, task: t, tusk: u}}}}": "tusk",
+    "workers: {x: {schedules: {a b: {every: 5m, task: t}}}}": "a b",
+    "workers: {x: {schedules: {a: {every: 5m, task: t, payload: [null]}}}}": "cannot hold null",
+    f"workers: {{x: {{{TWICE}}}, w: {{{TWICE}}}}}": "name it otherwise",
+    "defaults: {schedules: {a: {every: 5m, task: t}}}": "schedules",
+    "topics: {create: true, partitions: 0}": "partitions",
+    "topics: {crate: true}": "crate",
 }
 
 

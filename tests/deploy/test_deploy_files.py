@@ -1,4 +1,4 @@
-"""The image and the compose file hold together: what they name exists, and they agree with each other and the suite."""
+"""The compose file and the systemd unit name what exists, and agree with the image, the worker and the suite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from dockerfile_parse import DockerfileParser
 
 from kit.distribution import VERSION
 from kworker.cli.options import sources
@@ -22,45 +21,12 @@ DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 
 
 @pytest.fixture(scope="module")
-def instructions() -> list[tuple[str, str]]:
-    """(instruction, value) of the Dockerfile, in order."""
-    parser = DockerfileParser(str(DOCKERFILE))
-    return [(step["instruction"], step["value"]) for step in parser.structure if step["instruction"] != "COMMENT"]
-
-
-@pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
     """The services of compose.yaml by name."""
     compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
     assert set(compose) == {"name", "services", "volumes"}
     services: dict[str, Any] = compose["services"]
     return services
-
-
-def copied(instructions: list[tuple[str, str]]) -> list[str]:
-    """What the Dockerfile copies out of the repository."""
-    copies = [shlex.split(value) for name, value in instructions if name == "COPY" and not value.startswith("--from")]
-    return [source for words in copies for source in words[:-1]]
-
-
-def test_image_is_built_of_files_that_exist_and_pass_the_ignore_file(instructions: list[tuple[str, str]]) -> None:
-    sources = copied(instructions)
-    assert [source for source in sources if not (ROOT / source).exists()] == []
-    let_in = DOCKERFILE.with_name("Dockerfile.dockerignore").read_text().splitlines()
-    assert {line[1:] for line in let_in if line.startswith("!")} == set(sources)
-
-
-def test_image_runs_kworker_as_nobody_in_particular(instructions: list[tuple[str, str]]) -> None:
-    assert instructions[-1] == ("ENTRYPOINT", '["kworker"]')
-    assert [value for name, value in instructions if name == "USER"] == ["65532:65532"]
-    assert len([name for name, _ in instructions if name == "FROM"]) == 2
-
-
-def test_image_installs_offline_what_the_first_stage_built_once(instructions: list[tuple[str, str]]) -> None:
-    wheels, install = (value for name, value in instructions if name == "RUN")
-    assert shlex.split(wheels)[-2:] == [".", "./plugins/*"]
-    assert "--no-index --find-links /wheels" in install
-    assert "from=wheels" in install
 
 
 def test_compose_builds_that_image_and_lets_the_worker_drain(services: dict[str, Any]) -> None:

@@ -54,6 +54,21 @@ def test_thousands_of_tasks_two_workers_one_kill_nothing_lost(environment: dict[
     assert not any(psutil.pid_exists(pid) for pid in workers(done.stdout))
 
 
+@pytest.mark.timeout(120)
+def test_kill_9_ends_its_workers_as_well(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    with said.open("wb") as output:
+        demo = subprocess.Popen(COMMAND, env=os.environ | {"TMPDIR": str(tmp_path)}, stdout=output)
+    try:
+        wait_for(lambda: len(workers(said.read_text())) >= 2 or demo.poll() is not None, 60, "two workers")
+        found = [psutil.Process(pid) for pid in workers(said.read_text())]
+        assert len(found) == 2
+    finally:
+        demo.kill()
+        demo.wait()
+    wait_for(lambda: not any(process.is_running() for process in found), 30, "the end of its workers")
+
+
 @pytest.mark.timeout(300)
 def test_ctrl_c_ends_it_and_all_it_started(environment: dict[str, str], tmp_path: Path) -> None:
     """On a terminal of its own, where Ctrl-C is typed when both workers run."""

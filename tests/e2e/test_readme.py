@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import os
 import re
 import shlex
 import shutil
@@ -14,37 +13,32 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kit import Broker, committed, create_topic, end_offsets, read_all, wait_for
 from kit.distribution import jars, java
+from kit.document import Document
 from kit.leash import leashed
+from kit.reader import ADDRESS, Reader
 from kworker import worker
 from kworker.cli import COMMANDS
 from kworker.cli.options import _default
+from kworker.cli.schedule import add
 from kworker.config import Config
 from kworker.config.options import OPTIONS
 from kworker.errors import ConfigError, FatalKafkaError, KworkerError, PluginError
 from kworker.kafka.settings import faults
 from kworker.metric_table import METRICS
+from kworker.plugin import MARK
+from kworker.schedules.given import KEYS
 from kworker.task import Reason
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-BLOCKS = [(found[1], found[2]) for found in re.finditer(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)]
-ADDRESS = "127.0.0.1:9092"
+PAGE = Document(Path(__file__).parents[2] / "README.md")
+README, commands = PAGE.text, PAGE.commands
+BLOCKS = [(block.kind, block.text) for block in PAGE.blocks]
 DEADLINE = 60.0
-
-
-def file(path: str) -> str:
-    """The block whose first line is a comment with this path."""
-    (found,) = [text for _, text in BLOCKS if text.splitlines()[0].lstrip("/# ") == path]
-    return found
-
-
-def commands() -> list[str]:
-    """Every command of the console blocks."""
-    return [line[2:] for kind, text in BLOCKS if kind == "console" for line in text.splitlines()]
 
 
 def rows(header: str) -> dict[str, list[str]]:
@@ -54,48 +48,8 @@ def rows(header: str) -> dict[str, list[str]]:
     return {first: others for first, *others in cells}
 
 
-class Reader:
-    """Somebody who follows the README in a folder of their own, against one broker."""
-
-    def __init__(self, folder: Path, bootstrap: str) -> None:
-        self.folder = folder
-        self.bootstrap = bootstrap
-        self.environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(folder / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]),
-            "KWORKER_BOOTSTRAP": bootstrap,
-            "KWORKER_REPLY_TOPIC": "replies",
-        }
-
-    def write(self, path: str) -> Path:
-        """One of the README's files, for this broker."""
-        target = self.folder / path
-        target.parent.mkdir(exist_ok=True)
-        target.write_text(file(path).replace(ADDRESS, self.bootstrap))
-        return target
-
-    def words(self, command: str) -> list[str]:
-        """A command of the README, with the kworker and the pip of this Python."""
-        words = shlex.split(command)
-        if words[0] == "kworker":
-            return [sys.executable, "-m", *words]
-        if words[:2] == ["pip", "install"]:  # beside this environment, not into it, and without a package index
-            options = ["--quiet", "--no-deps", "--no-build-isolation", "--target", str(self.folder / "site")]
-            return [sys.executable, "-m", *words[:2], *options, *words[2:]]
-        return words
-
-    def run(self, *command: str) -> str:
-        """What a command says; it must succeed."""
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120, check=False
-        )
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        return done.stdout
-
-    def do(self, beginning: str) -> list[str]:
-        """Run every command that begins so, and return what they say."""
-        found = [command for command in commands() if command.startswith(beginning)]
-        assert found, beginning
-        return [self.run(*self.words(command)) for command in found]
+class Bookkeeper(Reader):
+    """Somebody who follows the README, and looks into the ledger of its example."""
 
     def booked(self) -> dict[str, int]:
         """The ledger: id -> cents."""
@@ -116,9 +70,9 @@ def own_broker() -> Iterator[Broker]:
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory, own_broker: Broker) -> Reader:
+def reader(tmp_path_factory: pytest.TempPathFactory, own_broker: Broker) -> Bookkeeper:
     """The plugin of the README, installed, and the topic."""
-    reader = Reader(tmp_path_factory.mktemp("reader"), own_broker.bootstrap)
+    reader = Bookkeeper(PAGE, tmp_path_factory.mktemp("reader"), own_broker.bootstrap)
     reader.write("ledger/pyproject.toml")
     reader.write("ledger/ledger.py")
     reader.do("pip install ./ledger")
@@ -128,7 +82,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory, own_broker: Broker) -> Read
 
 
 @pytest.fixture(scope="module")
-def running(reader: Reader) -> Iterator[Reader]:
+def running(reader: Bookkeeper) -> Iterator[Bookkeeper]:
     """The worker of the README; it drains and ends with 0, and everything is committed."""
     (command,) = [command for command in commands() if command.startswith("kworker --group")]
     with (
@@ -147,19 +101,19 @@ def running(reader: Reader) -> Iterator[Reader]:
     assert {partition: offset for partition, (offset, _) in done.items()} == end_offsets(reader.bootstrap, "tasks")
 
 
-def test_the_example_plugin_is_found_and_checked(reader: Reader) -> None:
+def test_the_example_plugin_is_found_and_checked(reader: Bookkeeper) -> None:
     (listed,) = reader.do("kworker plugins")[:1]
     assert re.search(r"^ledger +ledger\.book +thread +10s +5 ", listed, re.M)
     assert "ok    plugin ledger (ledger 1.0): ledger.book" in reader.do("kworker check")[0]
 
 
-def test_the_test_of_the_example_plugin_passes(reader: Reader) -> None:
+def test_the_test_of_the_example_plugin_passes(reader: Bookkeeper) -> None:
     tests = reader.write("ledger/test_ledger.py").parent  # where its ledger.db is not the worker's
     command = shlex.join([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", ".", "test_ledger.py"])
     assert "1 passed" in reader.run("sh", "-c", f"cd {shlex.quote(str(tests))} && {command}")
 
 
-def test_the_example_plugin_books_once_and_sets_aside_what_it_says(running: Reader) -> None:
+def test_the_example_plugin_books_once_and_sets_aside_what_it_says(running: Bookkeeper) -> None:
     for said in running.do("kworker publish"):
         assert re.fullmatch(r"tasks/[0-2]/[0-9]+\n", said)
     running.wait_for_booking("invoice-1", 100)
@@ -171,13 +125,13 @@ def test_the_example_plugin_books_once_and_sets_aside_what_it_says(running: Read
     assert list(running.booked().values()).count(100) == 1
 
 
-def test_python_publishes(running: Reader) -> None:
+def test_python_publishes(running: Bookkeeper) -> None:
     (snippet,) = [text for kind, text in BLOCKS if kind == "python" and text.startswith("from kworker import Client\n")]
     running.run(sys.executable, "-c", snippet.replace(ADDRESS, running.bootstrap))
     running.wait_for_booking("invoice-2", 200)
 
 
-def test_python_calls_and_is_told_what_failed(running: Reader) -> None:
+def test_python_calls_and_is_told_what_failed(running: Bookkeeper) -> None:
     (snippet,) = [text for kind, text in BLOCKS if kind == "python" and "client.call(" in text]
     said = running.run(sys.executable, "-c", snippet.replace(ADDRESS, running.bootstrap))
     assert said == "rejected nothing to book\n"
@@ -185,7 +139,7 @@ def test_python_calls_and_is_told_what_failed(running: Reader) -> None:
 
 
 @pytest.mark.skipif(shutil.which("kcat") is None, reason="there is no kcat")
-def test_kcat_publishes_and_reads_dead_letters(running: Reader) -> None:
+def test_kcat_publishes_and_reads_dead_letters(running: Bookkeeper) -> None:
     publish, read = (c.replace(ADDRESS, running.bootstrap) for c in commands() if "kcat" in c)
     running.run("sh", "-c", publish)
     running.wait_for_booking("invoice-3", 300)
@@ -193,7 +147,7 @@ def test_kcat_publishes_and_reads_dead_letters(running: Reader) -> None:
     wait_for(lambda: "kworker-reason=invalid" in running.run("sh", "-c", read), DEADLINE, "the dead letter")
 
 
-def test_java_publishes(running: Reader) -> None:
+def test_java_publishes(running: Bookkeeper) -> None:
     modules = subprocess.run([java(), "--list-modules"], capture_output=True, text=True, check=True).stdout
     if "jdk.compiler" not in modules:
         pytest.skip("this Java has no compiler")
@@ -204,12 +158,31 @@ def test_java_publishes(running: Reader) -> None:
 def test_the_configuration_file_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret\n")
     path = tmp_path / "kworker.toml"
-    path.write_text(file("kworker.toml").replace("/run/secrets/kafka", str(tmp_path / "secret")))
+    path.write_text(PAGE.file("kworker.toml").replace("/run/secrets/kafka", str(tmp_path / "secret")))
     config = Config.load({}, {}, path, vet=faults)
     assert (config.group, config.order, config.topics) == ("accounting", "key", ("tasks", "orders"))
     assert config.dead_letter("orders") == "orders.failed"
     assert config.kafka["sasl.password"] == "secret"
     assert config.tasks["ledger.book"] == {"timeout": 30.0, "max_attempts": 20, "concurrency": 4}
+
+
+def test_the_schedules_are_accepted_and_their_keys_are_those_of_the_code(tmp_path: Path) -> None:
+    (text,) = [text for kind, text in BLOCKS if kind == "toml" and text.startswith("[schedules.")]
+    path = tmp_path / "kworker.toml"
+    path.write_text(f'group = "accounting"\n{text}')
+    schedules = Config.load({}, {}, path).schedules
+    assert schedules is not None
+    assert [(one.name, one.task, one.topic) for one in schedules] == [
+        ("nightly", "report.build", "tasks"),
+        ("poll", "feed.poll", "feeds"),
+    ]
+    (snippet,) = [text for kind, text in BLOCKS if kind == "python" and text.startswith("@schedule(")]
+    names: dict[str, Any] = {}
+    exec(f"from kworker import schedule, task\n{snippet}", names)
+    assert [one.plan.trigger for one in getattr(names["build"], MARK).schedules] == [schedules[0].trigger]
+    assert tuple(rows("| key, and option of `add` |")) == KEYS
+    options = {option for param in add.params for option in param.opts}
+    assert {f"--{key}" for key in KEYS} <= options
 
 
 def test_the_options_are_those_of_the_code() -> None:

@@ -17,7 +17,7 @@ from kit.stage import metric
 from kit.worker_process import WorkerProcess
 
 STATIC = ("-X", "group.instance.id=the-one")  # the next life need not wait for the session of the last
-SUSPECTED = "owners died: these offsets run one at a time"
+SUSPECTED = "owners died: these offsets run apart from others"
 DONE = "may have killed the last owners is done"
 
 
@@ -51,10 +51,10 @@ def test_a_record_that_kills_its_worker_is_set_aside_after_three_deaths_of_its_o
     lives: list[WorkerProcess] = []
     while not lives or lives[-1].exit_code is not None:
         lives.append(start_worker(kafka.bootstrap, name, "--order", order, *STATIC))
-        assert len(lives) <= 7, lives[-2].logged()
+        assert len(lives) <= 8, lives[-2].logged()
         wait_for(lambda: ended(lives[-1], kafka, name), 60, "a death, or the end of the topic")
     deaths = len(lives) - 1
-    assert deaths == 5
+    assert 5 <= deaths <= 6, "two that tell nothing, at most one that leaves a part of fifty, three of its own"
     (letter,) = read_all(kafka.bootstrap, f"{name}.dlq")
     assert (letter.key(), letter.value()) == (poison.key, poison.value)
     assert last(letter, "kworker-reason") == "crashed"
@@ -62,7 +62,7 @@ def test_a_record_that_kills_its_worker_is_set_aside_after_three_deaths_of_its_o
     assert "died 3 times while it ran this task alone" in last(letter, "kworker-error-message")
     assert calls.counted("end").keys() == {f"innocent {n}" for n in range(200)}
     assert calls.counted("kill")[how] == deaths
-    assert [SUSPECTED in life.logged() for life in lives] == [False, False, True, True, True, True]
+    assert [SUSPECTED in life.logged() for life in lives] == [False, False, *[True] * (deaths - 1)]
     assert metric(lives[-1], "kworker_crash_charges_total") == 1
     wait_for(lambda: metric(lives[-1], "kworker_suspect_partitions") == 0, 10, "nothing is suspected any more")
     assert DONE in lives[-1].logged()
@@ -81,7 +81,7 @@ def test_two_records_that_kill_are_found_one_after_the_other(
     worker = None
     while worker is None or worker.exit_code is not None:
         lives += 1
-        assert lives <= 11
+        assert lives <= 13
         started = worker = start_worker(kafka.bootstrap, name, *STATIC)
         wait_for(lambda: ended(started, kafka, name), 60, "a death, or the end of the topic")  # noqa: B023 - called now
     letters = read_all(kafka.bootstrap, f"{name}.dlq")

@@ -188,6 +188,15 @@ def test_fault_35_started_with_little_memory(kafka: Kafka, tmp_path: Path, mib: 
         assert "emory" in worker.logged()
 
 
+@pytest.mark.parametrize("mib", [480, 560, 640, 720, 800, 1100])
+def test_fault_35_started_with_less_address_space_than_threads_take(kafka: Kafka, tmp_path: Path, mib: int) -> None:
+    """A Kafka client that is made with too little may hang and hold the GIL: the worker ends before, and says why."""
+    with Trial(tmp_path, kafka.bootstrap, PARTITIONS) as trial:
+        worker = trial.start(under=("sh", "-c", f'ulimit -v {mib << 10} && exec "$@"', "sh"))
+        assert worker.wait() == 2
+        assert f"(ulimit -v) is {mib:,} MiB" in worker.logged()
+
+
 @pytest.mark.parametrize("room", [0, 8 << 20, 64 << 20], ids=["nothing", "8 MiB", "64 MiB"])
 def test_fault_35_out_of_memory(kafka: Kafka, tmp_path: Path, room: int) -> None:
     """A worker that may not grow is given 90 MB to read: it makes do, or ends, not with 0; and nothing is lost."""

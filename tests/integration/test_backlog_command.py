@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer
 
 from kit import Kafka, wait_for
 from kit.stage import Stage
@@ -113,3 +114,30 @@ def test_numbers_that_are_too_old_are_not_told(stage: Stage) -> None:
     unit = Unit(Config(bootstrap="127.0.0.1:1"), {"g": {"t"}}, 1.0)
     assert unit.ready() == ["group g: no reading of its backlog of late"]
     assert unit.status() == {"unfinished": 0, "groups": [], "ready": unit.ready()}
+
+
+def test_one_client_reads_all_groups_again_and_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kworker.kafka import backlogs as module
+
+    made: list[Consumer] = []
+
+    def make(settings: dict[str, Any]) -> Consumer:
+        made.append(Consumer(settings))
+        return made[-1]
+
+    monkeypatch.setattr(module, "Consumer", make)
+    place = {"bootstrap.servers": stage.bootstrap}
+    unit = module.Backlogs(place, {**place, "group.id": "kworker-backlog"})
+    topics = [stage.topic(2), stage.topic(1)]
+    for number, topic in enumerate(topics):
+        stage.publish(topic, "note", range(number + 1), 0)
+    for number in (1, 2):
+        for group, topic in zip((f"{stage.group}-a", f"{stage.group}-b"), topics, strict=True):
+            found = unit.read(group, lambda name, topic=topic: name == topic)  # type: ignore[misc]  # of this turn
+            assert [one.place for one in found if one.unfinished] == [(topic, 0)]
+            assert list(unit.oldest(found)) == [(topic, 0)]
+            assert sum(unit.exact(found).values()) == number + topics.index(topic)
+        for topic in topics:
+            stage.publish(topic, "note", [9], 0)
+    unit.close()
+    assert len(made) == 1

@@ -23,9 +23,9 @@ from pathlib import Path
 from kworker import task
 
 @task("note.write")
-def write(text: str = "empty") -> None:
+def write(text: str, times: int = 1) -> None:
     with Path("notes.txt").open("a") as notes:
-        notes.write(text + "\\n")
+        notes.write(times * text + "\\n")
 """
 
 
@@ -88,7 +88,7 @@ def test_its_lines_work_as_they_are_printed(banner: str, environment: dict[str, 
         assert said.returncode == 0, said.stderr
         assert re.fullmatch(r"tasks/[0-3]/[0-9]+\n", said.stdout)
     notes = tmp_path / "notes.txt"
-    wait_for(lambda: notes.exists() and notes.read_text() == "empty\nempty\n", 30, "both tasks to run")
+    wait_for(lambda: notes.exists() and notes.read_text() == "text\ntext\n", 30, "both tasks to run")
     metrics = re.search(r"http://\S+/metrics", banner)
     assert metrics is not None
     with urllib.request.urlopen(metrics[0], timeout=10) as page:

@@ -290,3 +290,18 @@ def test_a_group_whose_members_share_in_another_way_is_told_and_joined_when_they
     finally:
         other.close()
     stage.wait_noted("ran", [1], worker)
+
+
+@both
+def test_a_member_that_is_given_nothing_is_ready(stage: Stage, protocol: dict[str, str]) -> None:
+    """A rolling update with more workers than partitions waits for it. It takes over when the other goes."""
+    topic = stage.topic(1)
+    workers = [stage.start(topics=[topic], kafka=protocol) for _ in range(2)]
+    stage.wait(lambda: all(worker.ready() for worker in workers), "both are ready", *workers)
+    stage.wait(lambda: sorted(len(owned(worker)) for worker in workers) == [0, 1], "one has it", *workers)
+    busy, idle = sorted(workers, key=lambda worker: len(owned(worker)), reverse=True)
+    busy.terminate()
+    assert busy.wait() == 0
+    stage.publish(topic, "note", [1])
+    stage.wait_noted("ran", [1], idle)
+    assert idle.ready()

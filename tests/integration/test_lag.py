@@ -107,6 +107,7 @@ def test_people_get_a_table_and_a_sum(stage: Stage) -> None:
 def test_a_group_that_read_nothing_of_a_topic_that_is_not_there_is_told(stage: Stage) -> None:
     answer = lag(stage, "--group", stage.group, "--topic", "not-there-at-all")
     assert answer.returncode == 1
+    assert answer.stderr.startswith("kworker: group ")
     assert "has committed nothing, and there is no topic not-there-at-all" in answer.stderr
 
 

@@ -17,8 +17,11 @@ from filelock import FileLock
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".tools"
 SOURCES = {
+    "actionlint": "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12",
     "helm": "helm.sh/helm/v3/cmd/helm@v3.22.0",
+    "helm-docs": "github.com/norwoodj/helm-docs/cmd/helm-docs@v1.14.2",
     "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0",
+    "prometheus": "github.com/prometheus/prometheus/cmd/prometheus@v0.316.0",
     "promtool": "github.com/prometheus/prometheus/cmd/promtool@v0.316.0",
 }
 CRDS = {
@@ -47,7 +50,8 @@ def tool(name: str) -> str:
     made = FOLDER / "bin" / name
     with _lock():
         if not made.exists():
-            _go("install", SOURCES[name], env={"GOBIN": str(made.parent)}, what=name)
+            tags = "-tags=remove_all_sd"  # Prometheus without the clients of every cloud
+            _go("install", tags, SOURCES[name], env={"GOBIN": str(made.parent)}, what=name)
     return str(made)
 
 
@@ -112,7 +116,7 @@ def _module(name: str) -> str:
 def _go(*arguments: str, env: dict[str, str], what: str) -> str:
     go = shutil.which("go")
     if go is None:
-        raise ToolError(f"{what} is missing, and there is no go to build it: install helm, kubeconform and promtool")
+        raise ToolError(f"{what} is missing, and there is no go to build it: install {', '.join(SOURCES)}")
     answer = subprocess.run(
         [go, *arguments], capture_output=True, text=True, timeout=900, check=False, cwd="/", env=os.environ | env
     )

@@ -11,6 +11,7 @@ from collections import Counter, deque
 from kworker.core import actions as do
 from kworker.core import events as on
 from kworker.core.deadletter import CUT
+from kworker.core.delayed import Delayed, decode, judge, log_of
 from kworker.core.engine import Engine
 from kworker.core.forward import Forward
 from kworker.core.metadata import Alphabet
@@ -22,19 +23,24 @@ from property.engine_world import (
     DEAD_LETTERS,
     DEFAULT_TASK,
     EXECUTORS,
+    IN_LANE,
+    IN_MEMORY,
     JITTER,
     LIMITS,
     PLACES,
+    RETRIES,
     SLOTS,
     WALL,
     Attempt,
     Epoch,
     Log,
+    LogRecord,
     Stored,
     decoded,
     routes,
 )
 
+LOG = log_of("kworker")
 MOST_RECORDS, MOST_BYTES = 14, 12_000
 
 
@@ -50,6 +56,7 @@ class Account:
         self.charges: Counter[tuple[TopicPartition, int]] = Counter()  # deaths while the group believed it to run alone
         self.counted: dict[TopicPartition, Stored | None] = {}  # whose death is charged already
         self.effects: set[tuple[TopicPartition, int]] = set()  # succeeded or dead-lettered, and acknowledged
+        self.delay_log: dict[bytes, tuple[Delayed, LogRecord]] = {}  # what waits there
         self.boot()
 
     def boot(self) -> None:
@@ -62,6 +69,9 @@ class Account:
             most_records=MOST_RECORDS,
             most_bytes=MOST_BYTES,
             alphabet=self.alphabet,
+            delays=True,
+            retry_in_memory=IN_MEMORY,
+            retry_in_lane=IN_LANE,
             topics={topic: TopicRules(DEFAULT_TASK[topic], DEAD_LETTERS[topic]) for topic in DEAD_LETTERS},
         )
         self.engine = Engine(settings, routes(), lambda: JITTER)
@@ -81,6 +91,8 @@ class Account:
         self.taken = self.lost = 0  # partitions that went away during the stop; of these, with something to commit
         self._letters: dict[tuple[Epoch, int], Reason] = {}  # expected in this step
         self._publications: dict[tuple[Epoch, int], list[Publication]] = {}
+        self._waits: dict[tuple[Epoch, int], float] = {}
+        self.log_ready, self.ask_at = False, 0.0
         self._resend: set[Forward] = set()
         self._missing: set[str] = set()
         self._owes_withdraw = False
@@ -109,7 +121,7 @@ class Account:
     def _start(self, action: do.Start) -> None:
         assert not self.drained, "start: after Drained"
         for entry in action.entries:
-            epoch, offset = self.epochs[entry.partition], entry.task.offset
+            epoch, offset = self.epochs[entry.partition], entry.offset
             name = entry.task.name
             assert action.executor == EXECUTORS[name], "start: in the wrong executor"
             assert not epoch.leaving, "start: of a partition that is leaving"
@@ -119,6 +131,8 @@ class Account:
             assert offset not in epoch.retrying, "start: before its retry was due"
             record = epoch.open[offset]
             assert (name, entry.task.key, entry.task.value) == (record.task, record.key(), record.value())
+            place = TopicPartition(entry.task.topic, entry.task.partition)
+            assert (place, entry.task.offset, entry.task.headers) == (*record.first, record.own)
             assert entry.attempt == epoch.attempts[offset], "attempt: wrong number"
             if entry.partition.watch is not None:
                 assert offset < self.stored[epoch.place].mark.lease, "lease: started what the group does not know of"
@@ -143,6 +157,11 @@ class Account:
             assert not epoch.fenced, "forward: of a fenced partition"
             if forward in self._resend:
                 self._resend.remove(forward)
+            elif forward.due is not None:
+                due = self._waits.pop((epoch, offset), None)
+                assert due == forward.due, f"retry: it waits in the delay log until {forward.due}, not {due}"
+                epoch.forwards.setdefault(offset, set()).add(forward)
+                self._check_wait(epoch, offset, forward)
             elif forward.verdict is None:
                 self._publications[epoch, offset].remove(publication)
                 epoch.forwards.setdefault(offset, set()).add(forward)
@@ -151,13 +170,31 @@ class Account:
                 assert expected == forward.verdict.reason, f"dead letter: {forward.verdict.reason}, not {expected}"
                 epoch.forwards.setdefault(offset, set()).add(forward)
             if forward.verdict is not None:
-                assert publication.topic == DEAD_LETTERS[epoch.place.topic]
+                came = record.first[0].topic
+                assert publication.topic == DEAD_LETTERS.get(came, f"{came}.dlq")
+                assert publication.headers[: len(record.own)] == record.own or forward.level == CUT
                 assert publication.key == record.key()
                 assert publication.value == (record.value() if forward.level < CUT else b"")
             self.flying.append(forward)
 
+    def _check_wait(self, epoch: Epoch, offset: int, forward: Forward) -> None:
+        """What is written to the delay log is the task that comes back at its time."""
+        record, written = epoch.log.records[offset], forward.publication
+        assert forward.due is not None
+        assert written.topic == LOG
+        (place, first), id = record.first, written.key or b""
+        assert id == f"g/{place}/{first}".encode(), f"retry: another key than before: {id!r}"
+        due, wrong = judge(id, dict(written.headers), LOG, int(self.at * 1000))
+        assert not wrong
+        assert due >= (WALL + forward.due) * 1000 - 0.01, "retry: it would come early"
+        task = decode(id, written.value, written.headers, due)
+        assert task.target == RETRIES.topic
+        assert (task.key, task.value) == (record.key(), record.value())
+        assert record.again(RETRIES, 0, task).attempt == epoch.attempts[offset], "attempt: another number travels"
+
     def _createtopics(self, action: do.CreateTopics) -> None:
-        assert {missing for _, missing in action.missing} == self._missing
+        asked = {missing for _, missing in action.missing}
+        assert asked == self._missing, f"forward: asked for {asked}, not for {self._missing}"
         self._missing.clear()
 
     def _commit(self, action: do.Commit) -> None:
@@ -267,7 +304,7 @@ class Account:
     def _where(self, forward: Forward) -> tuple[Epoch, int]:
         entry = forward.entry
         epoch = self.epochs.get(entry.partition) or self.owned[entry.partition.topic_partition]
-        return epoch, entry.task.offset
+        return epoch, entry.offset
 
     def _crowd(self) -> Counter[str]:
         return Counter(attempt.entry.task.name for attempt in self.handed)
@@ -279,6 +316,7 @@ class Account:
     # -- what must be true after every event ----------------------------------------------------------------------
 
     def _check(self) -> None:
+        assert not self._waits, f"retry: none was sent for {self._waits}"
         assert not self._letters, f"dead letter: none was sent for {self._letters}"
         assert not any(self._publications.values()), "forward: a publication was not sent"
         assert not self._resend, "forward: one that is due again was not sent"
@@ -291,9 +329,13 @@ class Account:
             free[attempt.executor] -= 1
         dues = [deadline for _, _, deadline in self.revokes]
         named = {(place, epoch.named) for place, epoch in self.owned.items() if epoch.named is not None}
-        beside = {(a.epoch.place, a.entry.task.offset) for a in self.handed} - named if named else set()
+        beside = {(a.epoch.place, a.entry.offset) for a in self.handed} - named if named else set()
         assert not beside, f"blame: {named} is said to run alone, but {beside} runs as well"
         assert len(named) <= 1, f"blame: {named} are said to run alone"
+        for attempt in self.handed:
+            epoch, offset = attempt.epoch, attempt.entry.offset
+            if attempt.entry.partition.watch is not None and epoch.named != offset:
+                assert offset >= self.stored[epoch.place].mark.first, f"part: {offset} runs beside others"
         closed = engine.suspicion.closed
         for watch in [partition.watch for partition in engine.suspicion.watched]:
             crowd += Counter(entry.task.name for entry in watch.held) if watch is not None else Counter()
@@ -302,7 +344,8 @@ class Account:
             assert partition.tracker.committable == epoch.committable, "commit: the watermark is wrong"
             idle = [r.offset() for r in epoch.eligible(self.order, crowd) if free[EXECUTORS[r.task or ""]] > 0]
             if partition.watch is not None:
-                idle = [offset for offset in idle if offset < partition.marked.lease]
+                lease = min(partition.mark.lease, partition.marked.lease)
+                idle = [offset for offset in idle if offset < lease]
             assert closed or not idle, f"idle: a slot is free, but {idle} of {place} did not start"
             cause = bool(epoch.failing) or (partition.crowded and bool(epoch.open))
             assert (place in self.paused) is cause, f"pause: {place} is paused: {place in self.paused}, cause: {cause}"

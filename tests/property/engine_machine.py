@@ -8,6 +8,7 @@ record must have come to its end.
 
 from __future__ import annotations
 
+import math
 import os
 from itertools import permutations, product
 from typing import ClassVar, get_args
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from kworker.core import events as on
+from kworker.core import mark
 from kworker.core.metadata import Alphabet
 from kworker.core.ready import Order
 from kworker.task import (
@@ -33,7 +35,7 @@ from kworker.task import (
     TopicPartition,
 )
 from property.engine_twin import Marking, Twin
-from property.engine_world import KINDS, PLACES, Stored, publications
+from property.engine_world import KINDS, PLACES, RETRIES, Stored, publications
 
 PROFILE = settings(
     max_examples=int(os.environ.get("KWORKER_EXAMPLES", "300")),
@@ -225,7 +227,20 @@ class EngineMachine(RuleBasedStateMachine):
         self.twin.tick(seconds)
 
     @rule(
-        what=st.sampled_from(["lose", "lose", "assign again", "assign again", "quiet", "die", "die after the commit"]),
+        what=st.sampled_from(
+            [
+                "lose",
+                "lose",
+                "assign again",
+                "assign again",
+                "quiet",
+                "die",
+                "die after the commit",
+                "log",
+                "log",
+                "log",
+            ]
+        ),
         names=some_places,
     )
     def disturb(self, what: str, names: list[TopicPartition]) -> None:
@@ -238,6 +253,8 @@ class EngineMachine(RuleBasedStateMachine):
         elif what == "quiet" and not twin.drained:
             twin.quiet = True
             twin.send(on.Quiet())
+        elif what == "log" and not twin.drained:
+            twin.make_log()
         elif what.startswith("die"):
             if what != "die" and twin.commits and not twin.revokes:
                 twin.answer_commit(True, True)
@@ -269,6 +286,7 @@ class EngineMachine(RuleBasedStateMachine):
         twin = self.twin
         for _ in range(3000):
             before = twin.unfinished, len(twin.handed), len(twin.flying), [e.position for e in twin.owned.values()]
+            came_back = len(twin.logs[RETRIES].records)
             if twin.withdrawing:
                 twin.answer_withdraw()
             if any(attempt.deadly for attempt in twin.handed):
@@ -284,6 +302,8 @@ class EngineMachine(RuleBasedStateMachine):
                 for place in [*twin.owned]:
                     twin.reach_end(place)
             twin.tick(400.0)
+            if len(twin.logs[RETRIES].records) > came_back:
+                continue
             after = twin.unfinished, len(twin.handed), len(twin.flying), [e.position for e in twin.owned.values()]
             if before == after and not (twin.handed or twin.flying or twin.commits):
                 break
@@ -293,8 +313,10 @@ class EngineMachine(RuleBasedStateMachine):
         twin = self.twin
         self.deaths += 1
         deadly = sum(record.deadly for log in twin.logs.values() for record in log.records.values())
-        # Two that tell nothing, three of its own; and one life may end before the group took it that it began.
-        assert self.deaths <= 5 * deadly + 1, f"deaths: {self.deaths} for {deadly} records that kill"
+        # Two that tell nothing, those that leave one part of many suspects, three of its own; and one life may end
+        # before the group took it that it began.
+        halves = math.ceil(math.log(max(log.end for log in twin.logs.values()) + 1, mark.PARTS))
+        assert self.deaths <= (5 + halves) * deadly + 1, f"deaths: {self.deaths} for {deadly} records that kill"
         twin.boot()
         twin.assign(PLACES)
 
@@ -302,6 +324,7 @@ class EngineMachine(RuleBasedStateMachine):
         twin = self.twin
         assert not twin.handed
         assert not twin.flying
+        assert not twin.delay_log, "retry: what waited in the delay log was not handed over"
         assert not twin.revokes, "revoke: never released"
         assert twin.drained is twin.stopping, "stop: never drained"
         if not twin.stopping:

@@ -8,13 +8,25 @@ from typing import Literal
 from kworker.core import actions as do
 from kworker.core import events as on
 from kworker.core.deadletter import CUT
+from kworker.core.delayed import decode, judge
 from kworker.core.forward import Forward
 from kworker.core.mark import Mark
-from kworker.core.metadata import encode
+from kworker.core.metadata import Intervals, encode, read
 from kworker.task import Outcome, Postponed, Reason, Refused, Success, TopicPartition
-from property.engine_account import MOST_RECORDS, Account
-from property.engine_world import ATTEMPTS, Attempt, Epoch, Stored, decoded, wait_of
+from property.engine_account import LOG, MOST_RECORDS, Account
+from property.engine_world import (
+    ATTEMPTS,
+    IN_LANE,
+    IN_MEMORY,
+    RETRIES,
+    Attempt,
+    Epoch,
+    Stored,
+    decoded,
+    wait_of,
+)
 
+ASK_AGAIN = 60.0  # seconds after which a delay log that is not there is asked for again
 PUBLICATION_TRIES = 5  # refused so often, what a task published is given up, and its record set aside
 Marking = Literal["told", "untold", "refused"]
 LAST = {"Failed": Reason.EXHAUSTED, "TimedOut": Reason.TIMED_OUT, "Crashed": Reason.CRASHED}
@@ -40,7 +52,8 @@ class Twin(Account):
                 self.charges[place, before.alone] += 1
             self.counted[place] = stored
             end = self.logs[place].end if before.lives else None
-            mark = before.begun(begin, restored, end)
+            above, _ = read(stored.metadata if stored else "", begin) or (Intervals(), b"")
+            mark = before.begun(begin, above, end)
             if self.alphabet is not None and marking != "refused":
                 bounds = [bound for one in sorted(restored) for bound in (one, one + 1)]
                 metadata, _ = encode(begin, bounds, self.alphabet, mark.packed())
@@ -132,7 +145,7 @@ class Twin(Account):
         for attempt in self.withdrawing:
             self.handed.remove(attempt)
             self.reported.append(attempt)
-            del attempt.epoch.running[attempt.entry.task.offset]
+            del attempt.epoch.running[attempt.entry.offset]
         self.withdrawing = []
         self.send(on.Withdrawn(entries))
 
@@ -141,6 +154,11 @@ class Twin(Account):
         self.flying.remove(forward)
         epoch, offset = self._where(forward)
         failing = epoch.failing
+        if refusal is None and forward.due is not None:
+            written = forward.publication
+            due, _ = judge(written.key or b"", dict(written.headers), LOG, int(self.at * 1000))
+            task = decode(written.key or b"", written.value, written.headers, due)
+            self.delay_log[task.id] = task, epoch.log.records[offset]
         if refusal is None:
             failing.discard(forward)
             if offset in epoch.forwards:
@@ -150,6 +168,12 @@ class Twin(Account):
                     self.effects.add((epoch.place, offset))
                     if not epoch.fenced:
                         epoch.finish(offset)
+        elif not epoch.fenced and forward.due is not None:
+            del epoch.forwards[offset]
+            epoch.retrying[offset] = forward.due
+            if refusal is on.Refusal.NO_TOPIC and self.log_ready:
+                self.log_ready, self.ask_at = False, self.now
+                self._ask()
         elif not epoch.fenced:
             letter = forward.verdict is not None
             smaller = letter and refusal is on.Refusal.TOO_LARGE and forward.level < CUT
@@ -179,6 +203,10 @@ class Twin(Account):
         """Time passes."""
         self.now += seconds
         due = self.engine.commits.due <= self.now and not self.commits
+        for id, (task, record) in list(self.delay_log.items()):
+            if task.due <= self.at * 1000:
+                del self.delay_log[id]
+                self.logs[RETRIES].append_again(record, task)
         for epoch in self.owned.values():
             for offset in [offset for offset, at in epoch.retrying.items() if at <= self.now]:
                 del epoch.retrying[offset]
@@ -196,6 +224,32 @@ class Twin(Account):
             assert not left, (
                 f"commit: nothing was committed for {left}, which changed since its last acknowledged commit"
             )
+
+    def make_log(self) -> None:
+        """There is a delay log now: what waits for long, and holds nobody up, moves there."""
+        self.log_ready = True
+        for epoch in self.owned.values():
+            for offset, due in list(epoch.retrying.items()):
+                free = epoch.log.records[offset].lane(self.order) is None and not epoch.leaving
+                if free and due - self.now > IN_MEMORY:
+                    self._waits[epoch, offset] = epoch.retrying.pop(offset)
+        self.send(on.LogReady(self.at))
+
+    def _ask(self) -> None:
+        if self.now >= self.ask_at:
+            self.ask_at = self.now + ASK_AGAIN
+            self._missing.add(LOG)
+
+    def _wait(self, epoch: Epoch, offset: int, wait: float) -> None:
+        """Until its next attempt it waits in memory, or for long in the delay log, unless others wait behind it."""
+        if epoch.log.records[offset].lane(self.order) is not None:
+            wait = min(wait, IN_LANE)
+        elif wait > IN_MEMORY:
+            if self.log_ready:
+                self._waits[epoch, offset] = self.now + wait
+                return
+            self._ask()
+        epoch.retrying[offset] = self.now + wait
 
     def revoke(self, places: list[TopicPartition], budget: float) -> None:
         epochs = [self.owned[place] for place in places if place in self.owned]
@@ -225,7 +279,7 @@ class Twin(Account):
         self.send(on.StopRequested(deadline))
 
     def _account(self, attempt: Attempt, outcome: Outcome) -> None:
-        epoch, offset, name = attempt.epoch, attempt.entry.task.offset, attempt.entry.task.name
+        epoch, offset, name = attempt.epoch, attempt.entry.offset, attempt.entry.task.name
         if attempt in self.withdrawing:
             self.withdrawing.remove(attempt)
         del epoch.running[offset]
@@ -239,11 +293,11 @@ class Twin(Account):
                 epoch.finish(offset)
                 self.effects.add((epoch.place, offset))
         elif isinstance(outcome, Postponed):
-            epoch.retrying[offset] = self.now + outcome.after
+            self._wait(epoch, offset, outcome.after)
         elif isinstance(outcome, Refused):
             self._letters[epoch, offset] = outcome.reason
         elif tried >= ATTEMPTS[name]:
             self._letters[epoch, offset] = LAST[type(outcome).__name__]
         else:
             epoch.attempts[offset] = tried + 1
-            epoch.retrying[offset] = self.now + wait_of(name, outcome, tried)
+            self._wait(epoch, offset, wait_of(name, outcome, tried))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from tenacity import wait_fixed
 
 from kit.memory import MemoryRecord
+from kworker.core.delayed import ATTEMPT, Delayed, retried, retry_topic
 from kworker.core.entry import Entry
 from kworker.core.forward import Forward
 from kworker.core.mark import Mark, unpacked
@@ -21,9 +22,12 @@ from kworker.core.route import Route
 from kworker.task import Failed, Headers, Outcome, Publication, Reason, TopicPartition
 
 TASKS, MAIL = "tasks", "mail"
-PLACES = [TopicPartition(TASKS, 0), TopicPartition(TASKS, 1), TopicPartition(MAIL, 0)]
+RETRIES = TopicPartition(retry_topic("kworker", "g"), 0)
+PLACES = [TopicPartition(TASKS, 0), TopicPartition(TASKS, 1), TopicPartition(MAIL, 0), RETRIES]
 DEAD_LETTERS = {TASKS: "tasks.dlq", MAIL: "mail-dead"}
-DEFAULT_TASK = {TASKS: None, MAIL: "plain"}
+DEFAULT_TASK = {TASKS: None, MAIL: "plain", RETRIES.topic: None}
+IN_MEMORY, IN_LANE = 30.0, 60.0
+"""Longer retries go to the delay log; how long one may hold its lane up."""
 
 SLOTS = {"thread": 3, "coroutine": 2}
 LIMITS: dict[str, int | None] = {"plain": None, "rare": 1, "light": None, "shy": 1}
@@ -73,9 +77,12 @@ def wait_of(name: str, outcome: Outcome, attempt: int) -> float:
 
 
 class LogRecord(MemoryRecord):
-    """A record with what should become of it: `task` is the name it runs as, `bad` why it cannot."""
+    """A record with what should become of it: `task` is the name it runs as, `bad` why it cannot.
 
-    __slots__ = ("bad", "deadly", "task")
+    first: where it was read first, and its own headers; attempt: the number of its first attempt here.
+    """
+
+    __slots__ = ("attempt", "bad", "deadly", "first", "own", "task")
 
     def __init__(self, place: TopicPartition, offset: int, kind: str, key: bytes | None, size: int) -> None:
         headers, bad = KINDS[kind]
@@ -86,6 +93,23 @@ class LogRecord(MemoryRecord):
         self.bad: Reason | None = bad
         if kind == "anonymous" and default is not None:
             self.task, self.bad = default, None
+        if place == RETRIES:  # not written by kworker
+            self.task, self.bad = None, Reason.UNDECODABLE
+        self.first: tuple[TopicPartition, int] = (place, offset)
+        self.own, self.attempt = headers, 1
+
+    def again(self, place: TopicPartition, offset: int, task: Delayed) -> LogRecord:
+        """The same as it comes back from the delay log."""
+        record = LogRecord(place, offset, "plain", None, 0)
+        record.headers_given, record.key_given, record.value_given = task.headers, task.key, task.value
+        record.task, record.bad, record.deadly = self.task, self.bad, self.deadly
+        record.first, record.own = self.first, self.own
+        info, own = retried(task.headers)
+        assert info is not None, f"retry: it tells nothing of itself, {ATTEMPT} and others are missing"
+        assert info.place() == self.first, f"retry: it says that it came from {info.origin}"
+        assert own == self.own, "retry: its own headers have changed"
+        record.attempt = info.attempt
+        return record
 
     def lane(self, order: Order) -> bytes | None:
         """What it must run in order with, None for nothing: a record that cannot run waits for nothing."""
@@ -104,6 +128,10 @@ class Log:
 
     def append(self, kind: str, key: bytes | None, size: int) -> None:
         self.records[self.end] = LogRecord(self.place, self.end, kind, key, size)
+        self.end += 1
+
+    def append_again(self, record: LogRecord, task: Delayed) -> None:
+        self.records[self.end] = record.again(self.place, self.end, task)
         self.end += 1
 
     def gap(self, length: int) -> None:
@@ -138,7 +166,7 @@ class Attempt:
     @property
     def deadly(self) -> bool:
         """Whether it ends the process when it begins; where nothing is remembered it would do so for ever."""
-        return self.epoch.remembers and self.epoch.log.records[self.entry.task.offset].deadly
+        return self.epoch.remembers and self.epoch.log.records[self.entry.offset].deadly
 
 
 @dataclass(eq=False)
@@ -212,7 +240,7 @@ class Epoch:
             self.finished.add(offset)
             return False
         self.open[offset] = record
-        self.attempts[offset] = 1 + deaths
+        self.attempts[offset] = record.attempt + deaths
         if record.bad is None and deaths >= MOST_DEATHS:
             self.condemned.add(offset)
         return True

@@ -13,7 +13,7 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from msgspec import structs
 
-from kworker.core import commits, suspicion
+from kworker.core import commits, mark, suspicion
 from kworker.core import events as on
 from kworker.core.actions import CommitItem
 from kworker.core.arrivals import Arrivals
@@ -27,7 +27,9 @@ from kworker.core.mark import Mark
 from kworker.core.metadata import encode
 from kworker.core.partition import Partition
 from kworker.core.ready import ReadyQueue
+from kworker.core.retries import Retries
 from kworker.core.suspicion import Suspicion
+from kworker.core.watch import Watch
 from property.engine_machine import MACHINES, PROFILE
 
 SEARCH = settings(PROFILE, max_examples=4000, derandomize=True, database=None, phases=[Phase.generate])
@@ -245,6 +247,26 @@ def drops_all_retries_on_a_revoke(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- forwards --------------------------------------------------------------------------------------------------------
 
 
+@bug("(forward|retries|tick|idle):")
+def forgets_a_retry_that_the_delay_log_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Retries, "keep", lambda self, forward, *rest: self._forwarding.give_back(forward))
+
+
+@bug("(forward|retry|retries):", "key")
+def lets_a_key_wait_in_the_delay_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    def put_off(original: Any, self: Retries, entry: Entry, *rest: Any) -> None:
+        lane, entry.lane = entry.lane, None
+        original(self, entry, *rest)
+        entry.lane = lane
+
+    wrap(monkeypatch, Retries, "put_off", put_off)
+
+
+@bug("(commit|start|metadata):")
+def finishes_the_offset_that_a_task_had_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Entry, "offset", property(lambda self: self.task.offset))
+
+
 @bug("(commit|bounded):")
 def finishes_a_dead_letter_before_its_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
     def set_aside(original: Any, self: Engine, entry: Entry, *rest: Any) -> None:
@@ -297,7 +319,7 @@ def leaves_a_new_assignment_paused(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- the crash record ------------------------------------------------------------------------------------------------
 
 
-@bug("blame:")
+@bug("(blame|part):")
 def starts_what_the_group_does_not_know_to_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Suspicion, "_acknowledged", lambda self, current: True)
 
@@ -312,6 +334,7 @@ def names_before_the_others_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     def turn(original: Any, self: Suspicion, running: int, *rest: Any) -> Any:
         return original(self, 0, *rest)
 
+    monkeypatch.setattr(mark, "FEW", 10**6)  # each suspect runs alone
     wrap(monkeypatch, Suspicion, "turn", turn)
 
 
@@ -335,6 +358,26 @@ def forgets_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
         return actions
 
     wrap(monkeypatch, Suspicion, "watch", watch)
+
+
+@bug("part:")
+def goes_on_before_a_part_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mark, "FEW", 1)
+    monkeypatch.setattr(mark, "PARTS", 2)
+    monkeypatch.setattr(Watch, "busy", False)
+
+
+@bug("part:")
+def starts_what_comes_back_beside_the_next_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lets(original: Any, self: Watch, entry: Entry) -> Any:
+        first, self.first = self.first, 0
+        let = original(self, entry)
+        self.first = first
+        return let
+
+    monkeypatch.setattr(mark, "FEW", 1)
+    monkeypatch.setattr(mark, "PARTS", 2)
+    wrap(monkeypatch, Watch, "lets", lets)
 
 
 @bug("mark:")

@@ -198,6 +198,20 @@ def test_plugins_tells_what_is_installed_and_what_runs_here(
     assert plugin["tasks"][0]["arguments"]
 
 
+def test_plugins_that_are_chosen_are_not_blamed_for_tables_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(tmp_path, "poster", PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "kworker.toml").write_text('[tasks.of-another]\ntimeout = "1s"\n[tasks.ping]\nmax_attempts = 3\n')
+    assert run("plugins", "--plugin", "poster") == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "of-another" not in said.out
+    assert run("plugins") == 5  # without a choice it may be a slip
+    assert "of-another" in capsys.readouterr().err
+
+
 def test_plugins_tells_the_schemas_of_tasks_and_the_worker_as_asyncapi(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -178,7 +178,7 @@ class Intake:
 
     def finish(self, offset: int, size: int = 0) -> None:
         self.partition.tracker.finish(offset)
-        self.pressure.remove(self.partition, size)
+        self.pressure.remove(self.partition, 1, size)
         if self.partition.crowded:
             self.pressure.shrunk(self.partition, self.assigned, self.actions)
 

@@ -78,6 +78,8 @@ VALUES: dict[str, tuple[str, str, object]] = {
     "tracing": ("true", "true", True),
     "timekeeper": ("false", "false", False),
     "delay_partitions": ("12", "12", 12),
+    "retry_in_memory": ("2m", '"2m"', 120.0),
+    "retry_in_lane": ("1d", '"1d"', 86_400.0),
     "state_dir": ("/var/lib/kworker", '"/var/lib/kworker"', "/var/lib/kworker"),
     "log_format": ("json", '"json"', "json"),
     "log_level": ("DEBUG", '"debug"', "debug"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,8 +12,12 @@ from hypothesis import strategies as st
 
 from kit.memory import MemoryRecord
 from kworker.core.delayed import Answer, Outcome, answer, delay, request, tombstone
+from kworker.core.scheduled import record
+from kworker.schedules.schedule import Schedule, Standing
+from kworker.schedules.trigger import Every
 from kworker.task import Headers, Publication
-from kworker.timekeeper.cache import MOST_AT_ONCE, MOST_BYTES, Asked, Cache, Gone
+from kworker.timekeeper import replay
+from kworker.timekeeper.cache import MOST_AT_ONCE, MOST_BYTES, Asked, Cache, Gone, connect
 from kworker.timekeeper.reading import Clocks, read
 
 LOG = "kworker.delayed"
@@ -175,6 +180,25 @@ def test_a_record_whose_headers_cannot_be_read_is_told_and_a_tombstone_stays_one
     assert "not UTF-8" in entry.fault
     apply(cache, spoiled[1:])
     assert cache.find(b"a") is None
+
+
+def test_a_file_that_another_has_filled_is_gone_on_with(tmp_path: Path) -> None:
+    """Named only until both have it open."""
+    opened: list[sqlite3.Connection] = []
+    first = Cache(str(tmp_path), shown=lambda path: opened.append(connect(path)))
+    assert list(tmp_path.iterdir()) == []
+    tick = Standing.begin(Schedule(name="tick", task="x", trigger=Every(60.0), topic="orders"), NOW.wall / 1000)
+    replay.load(first, [at(0, waiting("a")), at(1, record(tick, LOG)), at(2, waiting("b"))], LOG, NOW)
+    first.settle()
+    first.close()
+    (file,) = opened
+    again = Cache(file=file)
+    again.settled, again.position, again.pending = True, 3, 2
+    assert [entry.id for entry in again.first(9)] == [b"a", b"b"]
+    assert again.schedules.count == 1
+    replay.apply(again, [at(3, waiting("a")), at(4, tombstone(b"b", 2, Outcome.CANCELLED, LOG))], LOG, NOW)
+    assert (again.pending, again.position, [entry.offset for entry in again.first(9)]) == (1, 5, [3])
+    again.close()
 
 
 def test_it_is_forgotten_after_an_hour_how_a_wait_ended(cache: Cache) -> None:

@@ -2,145 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 
-from kit.memory import MemoryRecord
-from kworker.core.delayed import Answer, Outcome, answered, delay, request, tombstone
-from kworker.kafka.delaylog import LogPlace
-from kworker.kafka.transaction import Ousted, Placed, Refused, Transactions
-from kworker.metrics import Metrics
+from kit.holding import HOUR, LOG, HoldingStage
+from kworker.core.delayed import Answer, Outcome, request, tombstone
+from kworker.kafka.transaction import Ousted
 from kworker.task import Publication
-from kworker.timekeeper.cache import Cache
-from kworker.timekeeper.holding import MOST_TRIES, Holding
-from kworker.timekeeper.reading import Clocks
-from kworker.timekeeper.tally import Tally
-
-LOG = "kworker.delayed"
-START = Clocks(wall=1_800_000_000_000, steady=50_000)
-HOUR = 3_600_000
-
-
-class MemoryWriter:
-    """Transactions that go to the stage. away: topics that are missing; refuses: what the broker takes no record of."""
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-
-    def start(self) -> None:
-        self._stage.started += 1
-
-    def missing(self, topic: str) -> str:
-        return f"{topic}: there is none" if topic in self._stage.away else ""
-
-    def write(self, records: Sequence[Placed]) -> list[int]:
-        stage = self._stage
-        if stage.ousted:
-            raise Ousted("fenced")
-        if why := {n: "too large" for n, (record, _) in enumerate(records) if record.value == b"huge"}:
-            stage.refusals += 1
-            raise Refused(why)
-        stage.batches.append([record for record, _ in records])
-        offsets = []
-        for record, _ in records:
-            if record.topic == LOG:
-                offsets.append(stage.append(record))
-            else:
-                offsets.append(0)
-        return offsets
-
-    def close(self) -> None:
-        self._stage.closed += 1
-
-
-class Stage:
-    """One partition, its log in memory, and clocks that the test moves."""
-
-    def __init__(self, folder: Path) -> None:
-        self.wall, self.steady = START
-        self.log: list[MemoryRecord] = []
-        self.batches: list[list[Publication]] = []
-        self.away: set[str] = set()
-        self.ousted = False
-        self.started = self.closed = self.refusals = 0
-        self.low = 0
-        self.identity = "id-1"
-        self.metrics = Metrics([], [])
-        self.holding = Holding(
-            LOG,
-            3,
-            Cache(str(folder)),
-            clocks=lambda: Clocks(self.wall, self.steady),
-            writer=lambda: cast(Transactions, MemoryWriter(self)),
-            place=lambda: LogPlace(self.low, len(self.log), self.identity),
-            letters=lambda writer: writer.missing(f"{LOG}.dlq"),
-            tally=Tally(self.metrics),
-        )
-        self._read = 0
-
-    def append(self, record: Publication) -> int:
-        offset = len(self.log)
-        self.log.append(MemoryRecord(offset, record.headers, record.key, record.value, 3, LOG, (1, self.wall)))
-        return offset
-
-    def wait(self, id: str, seconds: float, target: str = "orders", value: bytes | None = b"{}") -> int:
-        """A task that is due in so many seconds."""
-        task = Publication(target, b"k", value, [("task", id.encode())])
-        return self.append(delay(task, id, self.wall / 1000 + seconds, LOG))
-
-    def read(self) -> None:
-        """Read the log up to its end."""
-        self.holding.take(self.log[self._read :])
-        self._read = len(self.log)
-        self.holding.reached(self._read)
-
-    def run(self) -> None:
-        """Do all that can be done now."""
-        self.read()
-        while self.holding.advance():
-            self.read()
-
-    def pass_by(self, seconds: float) -> None:
-        """Time, by both clocks."""
-        self.wall += int(seconds * 1000)
-        self.steady += int(seconds * 1000)
-
-    @property
-    def handed(self) -> list[str]:
-        """The tasks that were handed over, in order."""
-        return [
-            (dict(record.headers)["task"] or b"").decode()
-            for batch in self.batches
-            for record in batch
-            if not record.topic.startswith(LOG)
-        ]
-
-    @property
-    def letters(self) -> list[Publication]:
-        """What was set aside."""
-        return [record for batch in self.batches for record in batch if record.topic == f"{LOG}.dlq"]
-
-    def answers(self) -> dict[bytes, Answer | None]:
-        """By the key of the request."""
-        return {
-            record.key or b"": answered(dict(record.headers))
-            for batch in self.batches
-            for record in batch
-            if (record.key or b"").startswith(b"cancel/")
-        }
+from kworker.timekeeper.holding import MOST_TRIES
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    made = Stage(tmp_path)
+def stage(tmp_path: Path) -> Iterator[HoldingStage]:
+    made = HoldingStage(tmp_path)
     yield made
     made.holding.cache.close()
 
 
-def test_a_task_and_its_tombstone_go_in_one_batch_when_it_is_due(stage: Stage) -> None:
+def test_a_task_and_its_tombstone_go_in_one_batch_when_it_is_due(stage: HoldingStage) -> None:
     offset = stage.wait("a", 10)
     stage.run()
     assert stage.holding.ready
@@ -157,7 +38,7 @@ def test_a_task_and_its_tombstone_go_in_one_batch_when_it_is_due(stage: Stage) -
     assert stage.holding.cache.pending == 0
 
 
-def test_nothing_is_handed_over_before_the_log_was_read_to_its_end(stage: Stage) -> None:
+def test_nothing_is_handed_over_before_the_log_was_read_to_its_end(stage: HoldingStage) -> None:
     stage.wait("a", -5)
     assert stage.holding.advance() is False
     assert (stage.started, stage.batches) == (1, [])
@@ -166,7 +47,7 @@ def test_nothing_is_handed_over_before_the_log_was_read_to_its_end(stage: Stage)
     assert (stage.holding.ready, stage.handed) == (True, [])
 
 
-def test_a_clock_that_is_set_forward_and_back_makes_nothing_early(stage: Stage) -> None:
+def test_a_clock_that_is_set_forward_and_back_makes_nothing_early(stage: HoldingStage) -> None:
     stage.wait("a", 1800)
     stage.run()
     stage.wall += HOUR
@@ -185,7 +66,7 @@ def test_a_clock_that_is_set_forward_and_back_makes_nothing_early(stage: Stage) 
     assert stage.handed == ["b", "a"]
 
 
-def test_a_clock_that_is_set_back_makes_nothing_early_by_the_wall_clock(stage: Stage) -> None:
+def test_a_clock_that_is_set_back_makes_nothing_early_by_the_wall_clock(stage: HoldingStage) -> None:
     stage.wait("a", 10)
     stage.run()
     stage.wall -= HOUR
@@ -197,7 +78,7 @@ def test_a_clock_that_is_set_back_makes_nothing_early_by_the_wall_clock(stage: S
     assert stage.handed == ["a"]
 
 
-def test_after_a_new_take_over_the_clock_is_believed(stage: Stage) -> None:
+def test_after_a_new_take_over_the_clock_is_believed(stage: HoldingStage) -> None:
     stage.wait("a", 1800)
     stage.run()
     stage.wall += HOUR
@@ -206,7 +87,7 @@ def test_after_a_new_take_over_the_clock_is_believed(stage: Stage) -> None:
     assert stage.handed == ["a"]
 
 
-def test_who_is_fenced_hands_nothing_over_until_it_has_read_what_the_other_did(stage: Stage) -> None:
+def test_who_is_fenced_hands_nothing_over_until_it_has_read_what_the_other_did(stage: HoldingStage) -> None:
     stage.wait("a", 5)
     stage.wait("b", 5)
     stage.run()
@@ -222,7 +103,7 @@ def test_who_is_fenced_hands_nothing_over_until_it_has_read_what_the_other_did(s
     assert (stage.started, stage.handed) == (2, ["b"])
 
 
-def test_a_missing_target_holds_up_nobody_and_comes_back_or_is_set_aside(stage: Stage) -> None:
+def test_a_missing_target_holds_up_nobody_and_comes_back_or_is_set_aside(stage: HoldingStage) -> None:
     stage.away = {"gone", "late"}
     for id, target in (("a", "gone"), ("b", "late"), ("c", "orders")):
         stage.wait(id, 0, target)
@@ -239,7 +120,7 @@ def test_a_missing_target_holds_up_nobody_and_comes_back_or_is_set_aside(stage: 
     assert stage.holding.cache.pending == 0
 
 
-def test_a_record_that_is_too_large_is_tried_alone_and_then_set_aside(stage: Stage) -> None:
+def test_a_record_that_is_too_large_is_tried_alone_and_then_set_aside(stage: HoldingStage) -> None:
     for n in range(5):
         stage.wait(f"{n}", n / 1000, value=b"huge" if n == 2 else b"{}")
     stage.run()
@@ -257,7 +138,7 @@ def test_a_record_that_is_too_large_is_tried_alone_and_then_set_aside(stage: Sta
 
 
 @pytest.mark.parametrize("due", [b"nan", b"-1", b"1e3", b"9999999999999999"])
-def test_what_cannot_be_read_is_set_aside_at_once(stage: Stage, due: bytes) -> None:
+def test_what_cannot_be_read_is_set_aside_at_once(stage: HoldingStage, due: bytes) -> None:
     stage.append(Publication(LOG, b"bad", b"{}", [("kworker-target", b"orders"), ("kworker-due", due)]))
     stage.wait("a", 0)
     stage.run()
@@ -267,7 +148,7 @@ def test_what_cannot_be_read_is_set_aside_at_once(stage: Stage, due: bytes) -> N
     assert stage.handed == ["a"]
 
 
-def test_without_a_topic_for_dead_letters_it_waits_for_one(stage: Stage) -> None:
+def test_without_a_topic_for_dead_letters_it_waits_for_one(stage: HoldingStage) -> None:
     stage.away = {f"{LOG}.dlq"}
     stage.append(Publication(LOG, b"bad", b"{}", []))
     stage.wait("a", 0)
@@ -279,7 +160,7 @@ def test_without_a_topic_for_dead_letters_it_waits_for_one(stage: Stage) -> None
     assert len(stage.letters) == 1
 
 
-def test_cancelling_wins_or_loses_and_says_so(stage: Stage) -> None:
+def test_cancelling_wins_or_loses_and_says_so(stage: HoldingStage) -> None:
     stage.wait("early", 0)
     stage.wait("waits", 10)
     stage.run()
@@ -295,14 +176,14 @@ def test_cancelling_wins_or_loses_and_says_so(stage: Stage) -> None:
     assert stage.handed == ["early"]
 
 
-def test_a_request_that_waited_for_an_owner_is_answered_before_anything_is_handed_over(stage: Stage) -> None:
+def test_a_request_that_waited_for_an_owner_is_answered_before_anything_is_handed_over(stage: HoldingStage) -> None:
     stage.wait("a", -60)
     stage.append(request(b"a", "1", LOG))
     stage.run()
     assert (stage.handed, stage.answers()) == ([], {b"cancel/1": Answer.CANCELLED})
 
 
-def test_what_a_tombstone_does_not_mean_is_written_again_and_handed_over_once(stage: Stage) -> None:
+def test_what_a_tombstone_does_not_mean_is_written_again_and_handed_over_once(stage: HoldingStage) -> None:
     stage.wait("a", 1)
     stage.run()
     stage.pass_by(1)
@@ -318,7 +199,7 @@ def test_what_a_tombstone_does_not_mean_is_written_again_and_handed_over_once(st
     assert stage.holding.cache.pending == 0
 
 
-def test_a_log_that_is_another_one_is_read_anew(stage: Stage) -> None:
+def test_a_log_that_is_another_one_is_read_anew(stage: HoldingStage) -> None:
     stage.wait("a", 10)
     stage.run()
     stage.identity = "id-2"
@@ -327,7 +208,7 @@ def test_a_log_that_is_another_one_is_read_anew(stage: Stage) -> None:
     assert (stage.holding.gap, stage.holding.ready) == (True, False)
 
 
-def test_a_log_whose_start_passed_what_was_read_is_read_anew(stage: Stage) -> None:
+def test_a_log_whose_start_passed_what_was_read_is_read_anew(stage: HoldingStage) -> None:
     stage.wait("a", 10)
     stage.run()
     stage.low = 9

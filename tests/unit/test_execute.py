@@ -38,6 +38,16 @@ def raising(error: BaseException) -> Callable[[], None]:
     return function
 
 
+@pytest.mark.parametrize("value", [object(), {"a": float("nan")}, {1.5: object()}])
+def test_a_result_that_json_cannot_hold_is_refused_at_once_and_named(value: object) -> None:
+    outcome = run(lambda: value, reply_to="replies")
+    assert isinstance(outcome, Refused)
+    assert (outcome.reason, outcome.error.type) == (Reason.REJECTED, "result")
+    assert outcome.error.message.startswith("the result of 't' ")
+    assert "JSON" in outcome.error.message
+    assert "publish" not in outcome.error.message
+
+
 # -- success ----------------------------------------------------------------------------------------------------
 
 

@@ -37,6 +37,7 @@ CONTRACT = {
     "kworker_last_poll_timestamp_seconds": (),
     "kworker_delayed_tasks": (),
     "kworker_build_info": ("version", "python", "librdkafka"),
+    "kworker_group_info": ("group",),
 }
 Series = tuple[str, frozenset[tuple[str, str]]]
 

@@ -315,7 +315,8 @@ def test_overrides_that_hit_nothing_are_faults_of_the_configuration(install: Ins
         load(overrides={"a.oen": {"timeout": 1.0}, "a.one": {"function": print}})
     assert caught.value.faults == [
         '[tasks."a.oen"]: no loaded plugin has this task; known: a.one, a.two',
-        '[tasks."a.one"] function: no such option; known: concurrency, max_attempts, reply_to, timeout',
+        '[tasks."a.one"] function: no such option; '
+        "known: concurrency, max_attempts, reply_to, retry_in_memory, timeout",
     ]
 
 

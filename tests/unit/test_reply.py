@@ -107,7 +107,8 @@ def test_a_call_asks_for_its_reply() -> None:
         ({"reply": None}, r"name a reply topic .* Client\(\.\.\., reply_topic=\)"),
         ({"message": Message("t", headers={"ce_replyto": "x"})}, "give reply_to="),
         ({"message": Message("t", id="ü" * 129)}, "longer than 256 bytes"),
-        ({"limit": "soon"}, "'soon' is not a duration"),
+        ({"limit": "soon"}, "cannot call 'double': timeout: 'soon' is not a duration"),
+        ({"limit": -1}, "cannot call 'double': timeout: -1 is not between 0 and 10 years"),
         ({"message": Message("_t")}, "is not a task name"),
     ],
 )

@@ -175,6 +175,32 @@ def test_what_an_envelope_comes_to(value: dict[str, Any], expected: Any) -> None
         assert bound(task) == expected
 
 
+def test_extension_attributes_are_headers_of_the_context() -> None:
+    given = {"tenant": "a\u00e9", "flag": True, "count": -7, "none": None, "tree": {"a": 1}, "no name": "x"}
+    task = received(envelope(data={"name": "a", "inner": 1}, **given), tenant="of the record", other="y")
+    assert isinstance(task, Task)
+    found = Context(task, 1, None, message).headers
+    shown = {name: found[name] for name in ("ce_tenant", "ce_flag", "ce_count", "tenant", "other")}
+    assert shown == {
+        "ce_tenant": "a\u00e9".encode(),
+        "ce_flag": b"true",
+        "ce_count": b"-7",
+        "tenant": b"of the record",
+        "other": b"y",
+    }
+    assert not {"ce_none", "ce_tree", "ce_no name", "ce_data", "ce_inner"} & found.keys()
+
+
+def test_attributes_are_bounded_and_data_are_not_counted_among_them() -> None:
+    many = {f"a{n}": "x" for n in range(300)}
+    assert refused(received(envelope(data={"name": "a"}, **many)))[1] == "envelope"
+    assert refused(received(envelope(data={"name": "a"}, **{f"a{n}": 1 for n in range(30_000)})))[1] == (
+        "headers_too_large"
+    )
+    assert bound(received(envelope(type="anything", data=[many])))[0] == [many]
+    assert len(bound(received(envelope(type="anything", data="x" * 500_000)))[0]) == 500_000
+
+
 def test_avro_data_in_a_json_envelope() -> None:
     schema = AvroSchema(SCHEMA)
     data = b"\xc3\x01" + schema.fingerprint + b"\x02a\x06"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
+import msgspec
 import pytest
+from msgspec import defstruct
 
 from kit.memory import MemoryRecord
 from kworker.core import actions as do
@@ -23,6 +26,14 @@ PLACE, OTHER = TopicPartition("tasks", 0), TopicPartition("tasks", 1)
 FAILED = Failed(ErrorInfo("ValueError", "item 7"))
 DIED_ONCE, DIED_TWICE = Mark(1), Mark(2, FIRST_LEASE)
 WALL = 1_764_000_000.0
+OLD_FIELDS: list[tuple[str, Any, Any]] = [
+    ("lives", int, 0),
+    ("lease", int, 0),
+    ("alone", int | None, None),
+    ("since", int, 0),
+    ("deaths", dict[int, tuple[int, ...]], msgspec.field(default_factory=dict)),
+]
+"""Of the mark as it was first."""
 
 
 class Life:
@@ -136,7 +147,7 @@ def test_what_is_no_mark_says_nothing(data: bytes) -> None:
 
 def test_where_nothing_is_to_be_read_nothing_can_have_killed_anybody() -> None:
     assert DIED_TWICE.begun(7, Intervals(), end=7) == Mark(1)
-    assert DIED_TWICE.begun(7, Intervals(), end=8) == Mark(3, 7 + FIRST_LEASE)
+    assert DIED_TWICE.begun(7, Intervals(), end=8) == Mark(3, 7 + FIRST_LEASE, first=8)
 
 
 def test_deaths_of_what_is_finished_are_forgotten() -> None:
@@ -192,7 +203,7 @@ def test_a_partition_that_lives_is_watched_no_longer() -> None:
 
 def test_after_two_deaths_each_runs_alone_and_is_named_before() -> None:
     life = Life()
-    life.assign(DIED_TWICE, end=100)
+    life.assign(DIED_TWICE, end=3)
     life.poll(0, 1)
     life.poll(2, task=b"light")
     for offset in range(3):
@@ -203,15 +214,15 @@ def test_after_two_deaths_each_runs_alone_and_is_named_before() -> None:
         life.end(offset)
     life.take()
     assert life.mark().alone is None
-    assert life.said == [do.Suspected(PLACE, 0, FIRST_LEASE, 2, None, 0)]
-    life.tell(on.EndReached(PLACE, FIRST_LEASE))
+    assert life.said == [do.Suspected(PLACE, 0, 3, 2, None, 0)]
+    life.tell(on.EndReached(PLACE, 3))
     life.tick()
     assert life.said[1:] == [do.Cleared(PLACE)]
 
 
 def test_a_refused_name_is_asked_for_again_and_nothing_runs_meanwhile() -> None:
     life = Life()
-    life.assign(DIED_TWICE)
+    life.assign(DIED_TWICE, end=1)
     life.tick(0.0)
     life.poll(0)
     life.refuse()
@@ -243,7 +254,7 @@ def test_what_is_no_suspect_waits_only_while_one_is_ready() -> None:
 
 def test_attempts_in_other_processes_run_beside() -> None:
     life = Life()
-    life.assign(DIED_TWICE)
+    life.assign(DIED_TWICE, end=3)
     life.poll(0)
     life.poll(1, 2, task=b"heavy")
     assert life.started.keys() == {1, 2}
@@ -261,7 +272,7 @@ def test_a_revoke_hands_the_suspicion_over_and_names_nobody() -> None:
     (item,) = life.last
     found = read(item.metadata, item.offset)
     assert found is not None
-    assert unpacked(found[1]) == Mark(2, FIRST_LEASE, deaths={0: (3, 5)})
+    assert unpacked(found[1]) == Mark(2, FIRST_LEASE, deaths={0: (3, 5)}, first=FIRST_LEASE)
 
 
 def test_a_life_that_ends_well_leaves_no_mark() -> None:
@@ -276,14 +287,14 @@ def test_after_three_deaths_of_its_own_it_is_set_aside() -> None:
     stored: dict[TopicPartition, tuple[int, str]] = {}
     for deaths in range(5):
         life = Life(stored)
-        life.assign()
+        life.assign(end=2)
         life.poll(0, 1)
         if deaths >= 2:
             life.take()
         assert 0 in life.started
         assert life.started[0].attempt == (1 if deaths < 3 else deaths - 1)
     life = Life(stored)
-    life.assign()
+    life.assign(end=2)
     life.poll(0, 1)
     (forward,) = life.sent
     headers = dict(forward.publication.headers)
@@ -295,3 +306,140 @@ def test_after_three_deaths_of_its_own_it_is_set_aside() -> None:
     assert life.engine.suspicion.charges == 1, "the others were charged by earlier lives"
     life.take()
     assert life.started.keys() == {1}, "the others go on"
+
+
+# -- many suspects ----------------------------------------------------------------------------------------------------
+
+
+def test_many_suspects_run_together_in_parts_each_when_the_last_has_ended() -> None:
+    life = Life()
+    life.assign(Mark(2, 80), end=100)
+    life.poll(*range(100))
+    assert (life.mark().first, life.mark().lease) == (0, 10)
+    for part in range(8):
+        first = 10 * part
+        assert set(life.started) <= set(range(first, first + 10)), "slots, and nothing beyond the part"
+        for offset in range(first, first + 10):
+            assert not life.asked
+            life.end(offset)
+        life.take()
+        assert life.mark().first == first + 10
+    assert set(life.started) == {80, 81, 82, 83}
+    assert (life.mark().first, life.mark().alone) == (80, None)
+    assert life.said == [do.Suspected(PLACE, 0, 80, 2, None, 0)]
+    life.tick()
+    assert life.said[1:] == [do.Cleared(PLACE)]
+
+
+def test_a_suspect_that_comes_back_after_its_part_runs_alone() -> None:
+    life = Life()
+    life.assign(Mark(2, 16), end=16)
+    life.poll(*range(16))
+    life.end(0, FAILED)
+    life.end(1)
+    life.take()
+    assert life.started.keys() == {2, 3}
+    life.tick(400.0)
+    assert life.started.keys() == {2, 3}, "nothing is named while something else runs"
+    life.end(2)
+    life.end(3)
+    life.take()
+    assert life.started.keys() == {0}
+    assert life.mark().alone == 0
+
+
+@pytest.mark.parametrize("killer", [0, 17, 350, 399])
+def test_deaths_narrow_four_hundred_suspects_down_to_one(killer: int) -> None:
+    """Two that tell nothing, two that leave a part, three of its own; the others are done, and nobody else is named."""
+    stored: dict[TopicPartition, tuple[int, str]] = {}
+    deaths, named = 0, set()
+    while True:
+        life = Life(stored)
+        life.assign(Mark(2, 400) if deaths == 2 else None, end=400)
+        life.poll(*range(int(life.engine.partitions[PLACE].tracker.next), 400))
+        while killer not in life.started and not life.sent:
+            for offset in [*life.started]:
+                life.end(offset)
+            if life.mark().alone is not None and not life.asked:
+                life.tick()
+            while life.asked:
+                life.take()
+            life.tick(0.1)
+            while life.asked:
+                life.take()
+        if life.sent:
+            break
+        deaths += 1
+        if life.mark().alone is not None:
+            named.add(life.mark().alone)
+    assert (deaths, named) == (7, {killer})
+    assert life.engine.suspicion.charges == 1
+
+
+def test_a_worker_of_before_reads_the_mark_and_suspects_all_below_the_lease() -> None:
+    old = defstruct("Mark", [(name, type, default) for name, type, default in OLD_FIELDS], array_like=True)
+    told = Mark(3, 40, 6, 9, {2: (1,)}, 30)
+    found = msgspec.msgpack.decode(told.packed(), type=old)
+    assert msgspec.structs.astuple(found) == (3, 40, 6, 9, {2: (1,)})
+    assert unpacked(msgspec.msgpack.encode(found)) == Mark(3, 40, 6, 9, {2: (1,)})
+    assert Mark(3, 40, 6, 9).begun(5, Intervals(), 50).first == 40, "and what it named runs alone here too"
+
+
+# -- kills while an innocent runs alone --------------------------------------------------------------------------------
+
+
+def killed_while_it_ran_alone(stored: dict[TopicPartition, tuple[int, str]], mark: Mark | None = None) -> Life:
+    """A life of which nothing is told but that 0 ran alone."""
+    life = Life(stored)
+    life.assign(mark, end=2)
+    life.poll(0, 1)
+    life.take()
+    assert life.started.keys() == {0}
+    return life
+
+
+def test_kills_charge_an_innocent_only_while_it_is_unfinished() -> None:
+    stored: dict[TopicPartition, tuple[int, str]] = {}
+    killed_while_it_ran_alone(stored, DIED_TWICE)
+    life = killed_while_it_ran_alone(stored)
+    assert life.started[0].attempt == 2
+    assert not life.sent, "two kills set nothing aside"
+    life.end(0)
+    life.take()
+    assert life.mark().alone == 1
+    life = Life(stored)
+    life.assign()
+    assert life.mark().deaths.keys() == {1}, "0 is finished, and forgotten"
+
+
+def test_a_clean_end_between_kills_charges_nobody_and_a_partition_that_lives_forgets_all() -> None:
+    stored: dict[TopicPartition, tuple[int, str]] = {}
+    killed_while_it_ran_alone(stored, DIED_TWICE)
+    for _ in range(3):
+        life = killed_while_it_ran_alone(stored)
+        life.tell(on.StopRequested(life.now + 10.0))
+        life.end(0, FAILED)
+        stored |= {item.topic_partition: (item.offset, item.metadata) for item in life.last}
+        assert {offset: len(times) for offset, times in life.mark().deaths.items()} == {0: 1}
+    life = killed_while_it_ran_alone(stored)
+    for offset in (0, 1):
+        life.end(offset)
+        life.take()
+    life.tick()
+    life.tick(60.0)
+    life.take()
+    assert life.mark() == Mark(1)
+
+
+def test_what_is_handed_over_in_the_middle_of_the_parts_is_all_that_was_suspected() -> None:
+    life = Life()
+    life.assign(Mark(2, 80), end=100)
+    life.poll(*range(100))
+    assert life.mark() == Mark(3, 10)
+    life.tell(on.Revoked([PLACE], 10.0))
+    for offset in [*life.started]:
+        life.end(offset)
+    (item,) = life.last
+    found = read(item.metadata, item.offset)
+    assert found is not None
+    assert unpacked(found[1]) == Mark(2, 80)

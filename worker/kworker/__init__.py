@@ -1,6 +1,6 @@
 """kworker: background work on Kafka.
 
-A plugin needs `task`, `Plugin`, `Context`, `Retry` and `Reject`; a publisher needs `Client`.
+A plugin needs `task`, `schedule`, `Plugin`, `Context`, `Retry` and `Reject`; a publisher needs `Client`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kworker.errors import (
     Retry,
     TaskFailed,
 )
-from kworker.plugin import Context, Plugin, TaskSpec, task
+from kworker.plugin import Context, Plugin, TaskSpec, schedule, task
 from kworker.version import __version__
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ __all__ = [
     "TaskFailed",
     "TaskSpec",
     "__version__",
+    "schedule",
     "task",
 ]
 

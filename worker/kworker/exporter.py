@@ -71,6 +71,7 @@ class Exporter:
             for group in self._groups:
                 self._read(group)
             self._stop.wait(max(0.1, self._interval - (time.monotonic() - began)))
+        self._backlogs.close()
 
     def stop(self) -> None:
         """End `run` after the reading that is under way."""

@@ -37,6 +37,7 @@ from kworker.version import __version__
 _log = logging.getLogger("kworker")
 _outcomes = logging.getLogger("kworker.outcomes")
 _outcomes.addFilter(Repeated(1.0))  # a storm of failures is one line a second for each task and error, with a count
+logging.getLogger("kworker.retries").addFilter(Repeated(60.0))
 logging.getLogger("kworker.client").addFilter(Repeated(10.0))  # a broker that is gone is reported hundreds of times
 
 _SHOWN = 300
@@ -69,8 +70,8 @@ class Instruments:
         self.metrics = Metrics(engine.routes, [topic for topic in config.topics if not topic.startswith("^")])
         self._timings = {
             task: (
-                self.metrics.histogram("kworker_task_duration_seconds", task).observe,
-                self.metrics.histogram("kworker_task_wait_seconds", task).observe,
+                self.metrics.histogram("kworker_task_duration_seconds", task).observe_many,
+                self.metrics.histogram("kworker_task_wait_seconds", task).observe_many,
             )
             for task in engine.routes
         }
@@ -80,7 +81,9 @@ class Instruments:
 
     def observe(self, reports: Iterable[Report]) -> None:
         """Note how long attempts ran, and how long after publishing the first of each started."""
-        timings, wall, name = self._timings, self._wall, ""
+        wall, name = self._wall, ""
+        durations: list[float] = []
+        waits: list[float] = []
         for entry, _, outcome, started, ended in reports:
             task = entry.task
             if outcome is not SUCCESS and not isinstance(outcome, Success):
@@ -88,11 +91,19 @@ class Instruments:
                 if isinstance(outcome, Postponed):
                     continue
             if task.name != name:
-                name = task.name
-                duration, wait = timings[name]
-            duration(ended - started)
+                self._note(name, durations, waits)
+                name, durations, waits = task.name, [], []
+            durations.append(ended - started)
             if entry.attempt == 1 and task.timestamp > 0:
-                wait(started + wall - task.timestamp / 1000)
+                waits.append(started + wall - task.timestamp / 1000)
+        self._note(name, durations, waits)
+
+    def _note(self, name: str, durations: list[float], waits: list[float]) -> None:
+        """Attempts of one task, one behind the other: how long they ran, and waited, in seconds."""
+        if durations:
+            duration, wait = self._timings[name]
+            duration(durations)
+            wait(waits)
 
     def narrate_forwards(self, forwards: Iterable[Forward]) -> None:
         """Say of each dead letter, when it is first sent, what it is and why."""
@@ -123,7 +134,7 @@ class Instruments:
         extra: dict[str, object] = {**found.topic_partition._asdict(), "start": found.start, "end": found.end}
         if found.charged is not None:
             extra |= {"offset": found.charged, "deaths": found.deaths}
-        _log.warning(f"the last {found.times} owners died: these offsets run one at a time", extra=extra)
+        _log.warning(f"the last {found.times} owners died: these offsets run apart from others", extra=extra)
 
     def narrate_clearance(self, found: Cleared) -> None:
         """Say that nothing of a partition is suspected any more."""
@@ -261,6 +272,7 @@ class Instruments:
         counted("kworker_tasks_received_total", lambda: {(topic,): n for topic, n in received.copy().items()})
         counted("kworker_tasks_succeeded_total", lambda: {(route.name,): route.succeeded for route in routes})
         counted("kworker_tasks_retried_total", lambda: {(route.name,): route.retried for route in routes})
+        counted("kworker_tasks_delayed_total", lambda: {(route.name,): route.delayed for route in routes})
         counted("kworker_tasks_postponed_total", lambda: {(route.name,): route.postponed for route in routes})
         counted(
             "kworker_tasks_failed_total",
@@ -308,6 +320,7 @@ class Instruments:
         gauge("kworker_last_poll_timestamp_seconds", lambda: intake.last_poll + self._wall)
         versions = (__version__, platform.python_version(), confluent_kafka.libversion()[0])
         gauge("kworker_build_info", lambda: {versions: 1})
+        gauge("kworker_group_info", lambda: {(self._config.group,): 1})
 
     def _with_children(self) -> list[ProcessExecutor]:
         return [executor for executor in self._executors.values() if isinstance(executor, ProcessExecutor)]
@@ -358,6 +371,7 @@ def _task_status(route: Any) -> dict[str, object]:
     return {
         "succeeded": route.succeeded,
         "retried": route.retried,
+        "delayed": route.delayed,
         "postponed": route.postponed,
         "failed": route.failed.copy(),
         "dead_lettered": route.dead_lettered.copy(),

@@ -12,7 +12,8 @@ from typing import NoReturn
 
 from kworker import logs
 from kworker.config import Config
-from kworker.errors import KworkerError
+from kworker.errors import ConfigError, KworkerError
+from kworker.process.space import refusal
 from kworker.version import __version__
 
 log = logging.getLogger("kworker")
@@ -32,6 +33,8 @@ def launch(config: Config, run: Callable[[], int], fields: Mapping[str, object] 
         for note in config.notes:
             log.warning(note)
         log.debug("configuration", extra=config.redacted())
+        if why := refusal(config.concurrency):
+            raise ConfigError([why])
         code = run()
     except Exception as error:
         if isinstance(error, KworkerError):

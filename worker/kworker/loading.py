@@ -1,13 +1,17 @@
-"""Loading the plugins that a configuration names: in the worker, in its child processes, and to list them."""
+"""Loading what a configuration names: the plugins, in the worker, in its child processes, and to list them; and what
+the engine is told of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import os
+import socket
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
 from kworker.codecs.arguments import Signature
 from kworker.config import Config
+from kworker.core.settings import EngineSettings, TopicRules
 from kworker.executors import EXECUTORS
 from kworker.registry import Registry
 
@@ -51,3 +55,25 @@ def executors(config: Config) -> Collection[str]:
 def in_children(config: Config) -> Callable[[], Registry]:
     """What a child process calls to load its tasks. It travels there as a pickle, without the secrets of Kafka."""
     return partial(load, replace(config, kafka={}, secret_kafka=frozenset()), ("process",))
+
+
+def engine_settings(config: Config, slots: Mapping[str, int]) -> EngineSettings:
+    """What the engine is told of the configuration. slots: by executor."""
+    return EngineSettings(
+        group=config.group,
+        worker=f"{socket.gethostname()}-{os.getpid()}",
+        slots=slots,
+        order=config.order,
+        most_records=config.max_in_memory,
+        most_bytes=config.max_in_memory_bytes,
+        commit_interval=config.commit_interval,
+        reply_topics=frozenset(config.reply_topics),
+        namespace=config.namespace,
+        delays=config.delays_retries,
+        retry_in_memory=config.retry_in_memory,
+        retry_in_lane=config.retry_in_lane,
+        topics={
+            topic: TopicRules(settings.task, config.dead_letter(topic))
+            for topic, settings in config.topic_settings.items()
+        },
+    )

@@ -28,6 +28,12 @@ ROWS = (
     MetricSpec("kworker_tasks_failed_total", "counter", ("task", "error"), "Attempts that failed, by what failed."),
     MetricSpec("kworker_tasks_retried_total", "counter", ("task",), "Failed attempts that will be tried again."),
     MetricSpec(
+        "kworker_tasks_delayed_total",
+        "counter",
+        ("task",),
+        "Retries that went to the delay log, which frees the offset.",
+    ),
+    MetricSpec(
         "kworker_tasks_postponed_total", "counter", ("task",), "Runs put off until the schema registry answers again."
     ),
     MetricSpec(
@@ -75,7 +81,12 @@ ROWS = (
         "kworker_delayed_tasks", "gauge", (), "Tasks that wait for their due time, in the partitions held here."
     ),
     MetricSpec("kworker_delayed_due_tasks", "gauge", (), "Delayed tasks that are due and not handed over yet."),
-    MetricSpec("kworker_delayed_ended_total", "counter", ("outcome",), "Delayed tasks whose wait ended, by how."),
+    MetricSpec(
+        "kworker_delayed_ended_total",
+        "counter",
+        ("outcome",),
+        "Delayed tasks whose wait ended, by how; and schedules that were removed or set aside.",
+    ),
     MetricSpec(
         "kworker_delay_lateness_seconds",
         "histogram",
@@ -90,6 +101,41 @@ ROWS = (
         "gauge",
         (),
         "How long the last take-over of a partition of the delay log took.",
+        unit="seconds",
+        merge="max",
+    ),
+    MetricSpec(
+        "kworker_delay_takeover_timestamp_seconds",
+        "gauge",
+        (),
+        "When a partition of the delay log was taken over last, in seconds since the epoch; 0: none was.",
+        unit="seconds",
+        merge="max",
+    ),
+    MetricSpec(
+        "kworker_delay_log_partitions", "gauge", (), "Partitions that the delay log has, as seen here.", merge="max"
+    ),
+    MetricSpec("kworker_schedules", "gauge", (), "Schedules in the partitions of the delay log that are held here."),
+    MetricSpec("kworker_schedule_runs_total", "counter", (), "Tasks that schedules published."),
+    MetricSpec(
+        "kworker_schedule_missed_total",
+        "counter",
+        (),
+        "How often a schedule left out times that had passed, as its misfire policy says.",
+    ),
+    MetricSpec(
+        "kworker_schedule_lateness_seconds",
+        "histogram",
+        (),
+        "From the due time of a schedule's run, with its jitter, to its publication.",
+        unit="seconds",
+        buckets=_WAIT,
+    ),
+    MetricSpec(
+        "kworker_schedule_overdue_seconds",
+        "gauge",
+        (),
+        "By how much the schedule is late that is due for longest and did not fire; 0: none is.",
         unit="seconds",
         merge="max",
     ),
@@ -133,7 +179,7 @@ ROWS = (
         "kworker_suspect_partitions",
         "gauge",
         (),
-        "Assigned partitions whose records run one at a time, since one of them may have killed its workers.",
+        "Assigned partitions whose records run apart from others, since one of them may have killed its workers.",
     ),
     MetricSpec(
         "kworker_crash_charges_total",
@@ -184,6 +230,9 @@ ROWS = (
         ("version", "python", "librdkafka"),
         "Versions of this worker; the value is always 1.",
         merge="last",
+    ),
+    MetricSpec(
+        "kworker_group_info", "gauge", ("group",), "The group of this worker; the value is always 1.", merge="last"
     ),
 )
 

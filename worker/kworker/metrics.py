@@ -10,7 +10,7 @@ that cannot be read is left out and logged once; it never breaks the page.
 from __future__ import annotations
 
 import logging
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, product
 
@@ -30,6 +30,7 @@ Reading = float | Mapping[Labels, float]
 UNKNOWN = "_unknown"
 """The label value that stands for every name which is not known here."""
 
+_FEW = 8  # values: below it, looking for each one's bucket takes less time than looking for the end of each bucket
 _log = logging.getLogger(__name__)
 
 _CLOSED: dict[str, Sequence[str]] = {
@@ -82,10 +83,20 @@ class Histogram:
         self.sum += value
 
     def observe_many(self, values: Iterable[float]) -> None:
-        """Count each of `values`."""
-        observe = self.observe
-        for value in values:
-            observe(value)
+        """Count each of `values`: of many, by their order, which is a tenth of the work."""
+        ordered = sorted(values)
+        total = sum(ordered)
+        if len(ordered) < _FEW or not (ordered[0] >= 0.0 and ordered[-1] <= MAXIMUM) or total != total:  # NaN
+            for value in ordered:
+                self.observe(value)
+            return
+        below = 0
+        for number, bound in enumerate(self._bounds):
+            end = bisect_right(ordered, bound, below)
+            self._counts[number] += end - below
+            below = end
+        self._counts[-1] += len(ordered) - below
+        self.sum += total
 
     def values(self) -> list[float]:
         """How many in each bucket, then the sum: as a Snapshot holds it."""

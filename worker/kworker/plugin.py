@@ -1,4 +1,4 @@
-"""What a plugin author writes against: `@task`, `Plugin`, `Context`.
+"""What a plugin author writes against: `@task`, `@schedule`, `Plugin`, `Context`.
 
 A task is a plain function (or a method of a `Plugin`) marked with `@task`; it stays callable as it was written:
 
@@ -16,8 +16,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import msgspec
+from msgspec import structs
 
 from kworker.duration import seconds
+from kworker.schedules.given import Faults, read
+from kworker.schedules.schedule import Schedule
 from kworker.task import Publication, Task
 
 if TYPE_CHECKING:
@@ -30,8 +33,23 @@ Schema = str | Mapping[str, Any]
 """An Avro schema, as JSON has it: the name of a type, or an object."""
 
 MARK = "__kworker_task__"
+SCHEDULES = "__kworker_schedules__"
 DEFAULT_TIMEOUT = 300.0
 DEFAULT_MAX_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleSpec:
+    """Everything `@schedule` says of one schedule. name: '' is the task's. topic: '' is the first that the worker reads
+    by name. plan: the rest, under names that stand for these."""
+
+    name: str
+    topic: str
+    plan: Schedule
+
+    def of(self, task: str, topic: str, source: str) -> Schedule:
+        """The schedule, for this task; topic: the worker's. Raises ValueError when it has no name that can be one."""
+        return structs.replace(self.plan, name=self.name or task, task=task, topic=self.topic or topic, source=source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +60,8 @@ class TaskSpec:
     that replace the default back-off and limit. concurrency: how many may run at once in one worker; None is as
     many as there are slots. schema: the Avro schema of the arguments; of several the last is the task's own, the others
     are those that older publishers write by. needs_settings: False for a task of a `Plugin` that works without its
-    settings.
+    settings. retry_in_memory: seconds that a retry may wait in memory, longer ones wait in the delay log; None is as
+    the worker is told. schedules: those of `@schedule`, in the order they are written.
     """
 
     name: str
@@ -56,6 +75,8 @@ class TaskSpec:
     schema: Schema | Sequence[Schema] | None = None
     reply_to: str | None = None
     needs_settings: bool = True
+    retry_in_memory: float | None = None
+    schedules: tuple[ScheduleSpec, ...] = ()
 
     def bind(self, owner: object) -> TaskSpec:
         """The same task with its function bound to `owner`, as a method is."""
@@ -74,6 +95,7 @@ def task(
     schema: Schema | Sequence[Schema] | None = None,
     reply_to: str | None = None,
     needs_settings: bool = True,
+    retry_in_memory: float | str | None = None,
 ) -> Callable[[Function], Function]:
     """Mark a function as the task `name`; the function itself is returned unchanged.
 
@@ -103,8 +125,54 @@ def task(
             schema=schema,
             reply_to=reply_to,
             needs_settings=needs_settings,
+            retry_in_memory=None if retry_in_memory is None else seconds(retry_in_memory),
+            schedules=getattr(function, SCHEDULES, ()),
         )
         setattr(function, MARK, spec)
+        return function
+
+    return mark
+
+
+def schedule(
+    *,
+    cron: str | None = None,
+    tz: str | None = None,
+    every: float | str | None = None,
+    name: str | None = None,
+    payload: object = None,
+    topic: str | None = None,
+    key: str | None = None,
+    jitter: float | str | None = None,
+    misfire: Literal["once", "all", "skip"] | None = None,
+    most: int | None = None,
+) -> Callable[[Function], Function]:
+    """Have the task of this function published at its times; beside `@task`, above or below it, and as often as needed:
+
+        @schedule(cron="0 3 * * *", tz="Europe/Berlin")
+        @task("report.build")
+        def build(days: int = 1) -> None: ...
+
+    A worker that offers the task puts the schedule into the delay log when it starts. cron: minute hour day-of-month
+    month day-of-week, in the time zone `tz` (UTC unless given). every: seconds, or `"10m"`, a second or more. name: the
+    task's unless given. topic: the first that the worker reads by name unless given. payload, key: of the message.
+    jitter, misfire, most: as for `Client.schedules.add`. The function itself is returned unchanged.
+    Raises ValueError with all that is wrong.
+    """
+    given = {"cron": cron, "tz": tz, "every": every, "payload": payload, "topic": topic, "key": key}
+    given |= {"jitter": jitter, "misfire": misfire, "most": most, "task": "task"}
+    try:
+        plan = read(name or "schedule", given, now=time.time())
+    except Faults as error:
+        raise ValueError(f"@schedule: {error}") from None
+    spec = ScheduleSpec(name or "", topic or "", plan)
+
+    def mark(function: Function) -> Function:
+        specs = (spec, *getattr(function, SCHEDULES, ()))
+        setattr(function, SCHEDULES, specs)
+        marked = getattr(function, MARK, None)
+        if isinstance(marked, TaskSpec):
+            setattr(function, MARK, replace(marked, schedules=specs))
         return function
 
     return mark

@@ -23,13 +23,13 @@ import msgspec
 from kworker.core.retry import RetryPolicy
 from kworker.core.route import Route
 from kworker.errors import ConfigError, PluginError
-from kworker.plugin import MARK, Plugin, TaskSpec
+from kworker.plugin import MARK, SCHEDULES, Plugin, TaskSpec
 from kworker.task import Task
 
 GROUP = "kworker.plugins"
 """The entry-point group a plugin's distribution declares."""
 
-OVERRIDABLE = frozenset({"timeout", "max_attempts", "concurrency", "reply_to"})
+OVERRIDABLE = frozenset({"timeout", "max_attempts", "concurrency", "reply_to", "retry_in_memory"})
 """The options of @task that `[tasks."name"]` may replace."""
 
 _LOG = logging.getLogger("kworker.registry")
@@ -65,7 +65,8 @@ class LoadedTask:
     def route(self) -> Route:
         """What an engine needs to know of it: where it runs, when to give up."""
         spec = self.spec
-        return Route(spec.name, spec.executor, RetryPolicy(spec.max_attempts, spec.wait, spec.stop), spec.concurrency)
+        policy = RetryPolicy(spec.max_attempts, spec.wait, spec.stop)
+        return Route(spec.name, spec.executor, policy, spec.concurrency, spec.retry_in_memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +220,7 @@ class _Loading:
             return self._tasks(entry_point, origin, [member], has_settings=True)
         settings, has_settings = None, True
         if member.Settings is not None:
-            has_settings = table is not None or not _required(member.Settings)
+            has_settings = table is not None or not any(f.required for f in msgspec.structs.fields(member.Settings))
             if has_settings:
                 try:
                     settings = msgspec.convert(dict(table or {}), member.Settings, strict=True)
@@ -339,14 +340,12 @@ def _marked(value: object) -> TaskSpec | None:
     """The task that `value` is, if it was marked with @task."""
     spec = inspect.getattr_static(value, MARK, None)  # static: a lazy object of the plugin's must not be woken
     if not isinstance(spec, TaskSpec):
+        if isinstance(inspect.getattr_static(value, SCHEDULES, None), tuple):
+            raise _NotAPlugin("has a function with @schedule and without @task: it names no task to publish")
         return None
     if spec.function is not value:
         raise _NotAPlugin(f'has a decorator above @task("{spec.name}"): write @task on top, or it is not run')
     return spec
-
-
-def _required(settings: type[msgspec.Struct]) -> bool:
-    return any(field.required for field in msgspec.structs.fields(settings))
 
 
 def _needs_settings(plugin: str) -> str:

@@ -2,7 +2,8 @@
 
 Owns the thread kworker-topics. Promises: a topic that is met gets its dead-letter topic; one that was deleted and made
 anew under the worker is noticed within two looks, and read from its beginning. The consumer would not notice: it goes
-on at its old offset, and what lies below in the new log would be lost silently.
+on at its old offset, and what lies below in the new log would be lost silently. When a retry is to wait in the delay
+log, that is made, and then the topic where the group's retries come back: if this one is there, both are.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from confluent_kafka import KafkaException
 
 from kworker.config import Config
-from kworker.core.delayed import log_of
+from kworker.core.delayed import log_of, retry_topic
 from kworker.kafka.delaylog import DelayLog
 from kworker.kafka.settings import admin_settings
 from kworker.kafka.topics import Topics
@@ -27,18 +28,22 @@ _LOOK = 2.0  # seconds between two looks at the topics' ids
 
 class Upkeep:
     """See the module. `renewed`: told of the topics that were made anew; `awaited`: called once when their topic is
-    there; in that thread."""
+    there; `retries`: when the retry topic is there, and each time that it was asked for; in that thread."""
 
     def __init__(
         self,
         config: Config,
         renewed: Callable[[set[str]], None],
         awaited: Mapping[str, Callable[[], None]] | None = None,
+        retries: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._renewed = renewed
-        self._awaited = dict(awaited or {})
         self._delay_log = log_of(config.namespace)
+        self._retry_topic = retry_topic(config.namespace, config.group)
+        self._retries = retries
+        self._awaited = {**(awaited or {}), self._retry_topic: retries}
+        self._told = ""
         self._work: queue.SimpleQueue[Mapping[str, str]] = queue.SimpleQueue()
         self._met: set[str] = set()
 
@@ -51,7 +56,10 @@ class Upkeep:
         new = set(topics) - self._met
         if new:
             self._met |= new
-            self._work.put({topic: self._config.dead_letter(topic) for topic in new})
+            # Nothing but kworker writes to the retry topic: one for its dead letters is made when there is one.
+            self._work.put(
+                {topic: topic if topic == self._retry_topic else self._config.dead_letter(topic) for topic in new}
+            )
         return new
 
     def create(self, missing: Mapping[str, str]) -> None:
@@ -69,7 +77,7 @@ class Upkeep:
                 pairs = {}
             if self._delay_log in pairs.values():
                 pairs = {source: topic for source, topic in pairs.items() if topic != self._delay_log}
-                self._make_delay_log()
+                self._make_delay_log(topics)
             for fault in topics.ensure_dead_letters(pairs, create=self._config.create_topics) if pairs else ():
                 log.error("%s", fault, extra={"topic": fault.topic})
             known += [topic for topic in pairs if topic not in known]
@@ -82,14 +90,32 @@ class Upkeep:
             if renewed:
                 self._renewed(renewed)
 
-    def _make_delay_log(self) -> None:
+    def _make_delay_log(self, topics: Topics) -> None:
+        there = topics.describe([self._delay_log, self._retry_topic])
+        why = next((about.error for about in there.values() if about.error), "")
+        missing = [name for name, about in there.items() if not about.partitions]
+        if topics.imitated:
+            why = "the embedded broker has none"
+        elif missing and not why:
+            why = self._make(missing)
+        if not why:
+            self._awaited[self._retry_topic] = self._retries
+        elif why != self._told:
+            log.warning("long retries wait in memory, not in the delay log: %s", why)
+        self._told = why
+
+    def _make(self, missing: list[str]) -> str:
+        """Make the delay log and the retry topic, those of them that are missing; returns why that was not done."""
+        partitions = self._config.delay_partitions
         try:
             delay_log = DelayLog(self._config)
-            if delay_log.exists():
-                return
-            why = delay_log.create(self._config.delay_partitions) if self._config.create_topics else ""
+            # Order: the log first, since the other one says that it is there.
+            makes = {
+                delay_log.name: (delay_log.create, delay_log.create_command),
+                delay_log.retries: (delay_log.create_retries, delay_log.retries_command),
+            }
+            if not self._config.create_topics:
+                return "; ".join(f"{name} is missing, make it with: {makes[name][1](partitions)}" for name in missing)
+            return next((why for name in missing if (why := makes[name][0](partitions))), "")
         except KafkaException as error:
-            why = str(error)
-        if why or not self._config.create_topics:
-            command = delay_log.create_command(self._config.delay_partitions)
-            log.error("the delay log %s is missing, make it with: %s", self._delay_log, why or command)
+            return str(error)

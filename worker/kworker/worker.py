@@ -12,19 +12,16 @@ import math
 import os
 import random
 import signal
-import socket
 import threading
 import time
-from collections.abc import Mapping
 from types import FrameType
 
 from kworker.config import Config
 from kworker.core import actions as do
 from kworker.core import events as on
+from kworker.core.delayed import retry_topic
 from kworker.core.engine import Engine
 from kworker.core.metadata import Alphabet
-from kworker.core.settings import EngineSettings, TopicRules
-from kworker.executors.base import Executor
 from kworker.executors.build import build
 from kworker.health import AdminServer
 from kworker.instruments import Instruments, stall_limit, task_fields
@@ -32,13 +29,14 @@ from kworker.kafka.consumer import Intake
 from kworker.kafka.producer import ForwardProducer
 from kworker.kafka.settings import consumer_settings, producer_settings
 from kworker.leaving import end_executors, leave
-from kworker.loading import executors, in_children, load
+from kworker.loading import engine_settings, executors, in_children, load
 from kworker.logs import dropped
 from kworker.mailbox import Command, Mailbox
 from kworker.preparation import Interrupted, Preparation
 from kworker.process.guard import Sentinel
 from kworker.process.notify import Notifier
 from kworker.registry import Registry
+from kworker.scheduling import Scheduling
 from kworker.timekeeper.timekeeper import Timekeeper
 from kworker.upkeep import Upkeep
 from kworker.watchdog import Guard, Watchdog, end, stacks
@@ -93,7 +91,7 @@ class Worker:
         self._mailbox = Mailbox()
         self._executors = build(config, registry.tasks, self._mailbox, in_children(config))
         self._engine = Engine(
-            _engine_settings(config, self._executors),
+            engine_settings(config, {kind: executor.capacity for kind, executor in self._executors.items()}),
             {name: task.route() for name, task in registry.tasks.items()},
             random.random,
         )
@@ -107,6 +105,7 @@ class Worker:
             probed=self._probed,
             start_from=config.start_from,
             revoke_timeout=config.revoke_timeout,
+            retries=retry_topic(config.namespace, config.group),
         )
         self._instruments = Instruments(config, self._engine, self._intake, self._producer, self._executors, dropped)
         self.bulletin = self._instruments.bulletin
@@ -115,7 +114,8 @@ class Worker:
         self._notifier = Notifier(os.environ)
         self._idle_watch = min(_IDLE_WATCH, self._notifier.interval or _IDLE_WATCH)
         self._timekeeper = Timekeeper(config, self._instruments.metrics, self._instruments.liveness, self._fatal)
-        self._upkeep = Upkeep(config, self._intake.begin_again, self._timekeeper.awaits)
+        self._scheduling = Scheduling(config, registry.plugins)
+        self._upkeep = Upkeep(config, self._intake.begin_again, self._timekeeper.awaits, self._read_retries)
         self._taken_records = 0
         self._taken_bytes = 0
         self._next_watch = 0.0
@@ -172,11 +172,13 @@ class Worker:
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
         self._upkeep.start()
+        self._scheduling.start()
         self._producer.start()
         self._intake.start()
         self._looked = time.monotonic()  # a freeze may come before the first look
         self._instruments.expect_life(self._looked)
         code = self._loop()
+        self._scheduling.stop()
         self._timekeeper.stop(_CLOSE_NOW / 8 if self._stops > 1 else 1.0)
         # It has its own deadline: a signal that comes now must not cut the last commit off.
         leave(
@@ -300,6 +302,10 @@ class Worker:
     def _probed(self, alphabet: Alphabet | None) -> None:
         self._mailbox.post(lambda: self._engine.set_alphabet(alphabet))
 
+    def _read_retries(self) -> None:
+        self._intake.read_retries()
+        self._mailbox.post(on.LogReady(time.time()))
+
     # -- signals and ends ---------------------------------------------------------------------------------------
 
     def _take_signals(self) -> None:
@@ -381,20 +387,3 @@ class Worker:
                 log.info("running", extra={**task_fields(item.entry), "slot": item.slot, "seconds": seconds})
         for name, stack in stacks().items():
             log.info("stack of %s", name, extra={"stack": stack})
-
-
-def _engine_settings(config: Config, executors: Mapping[str, Executor]) -> EngineSettings:
-    return EngineSettings(
-        group=config.group,
-        worker=f"{socket.gethostname()}-{os.getpid()}",
-        slots={kind: executor.capacity for kind, executor in executors.items()},
-        order=config.order,
-        most_records=config.max_in_memory,
-        most_bytes=config.max_in_memory_bytes,
-        commit_interval=config.commit_interval,
-        reply_topics=frozenset(config.reply_topics),
-        topics={
-            topic: TopicRules(settings.task, config.dead_letter(topic))
-            for topic, settings in config.topic_settings.items()
-        },
-    )

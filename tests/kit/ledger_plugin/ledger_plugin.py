@@ -64,6 +64,12 @@ def small(n: int) -> None:
     """Does and notes nothing."""
 
 
+@task("ledger.busy")
+def busy(n: int) -> None:
+    """Has the interpreter for a tenth of a millisecond or so; notes nothing."""
+    sum(range(5_000))
+
+
 @task("ledger.large")
 def large(data: bytes) -> None:
     """Takes long enough for the next ones to be fetched meanwhile, as many as may be in memory; notes nothing."""

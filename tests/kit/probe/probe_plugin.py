@@ -12,9 +12,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from tenacity import wait_none
+from tenacity import wait_fixed, wait_none
 
-from kworker import Context, task
+from kworker import Context, Retry, task
 
 FOLDER = Path(os.environ["PROBE_FOLDER"])
 _EVENTS = os.open(FOLDER / "events", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -72,6 +72,33 @@ def orphan(n: int, *, ctx: Context) -> None:
     while not _let_go(n):
         time.sleep(0.01)
     _tell(f"exit {own.wait()}", n, ctx)
+
+
+@task("probe.again", max_attempts=4, wait=wait_fixed(1.5))
+def again(n: int, *, ctx: Context) -> None:
+    """Fails three times; an odd one always."""
+    _tell("began", n, ctx)
+    if n % 2 or ctx.attempt < 4:
+        raise ValueError(f"probe {n}")
+    _tell("ran", n, ctx)
+
+
+@task("probe.slowly", max_attempts=3, wait=wait_fixed(8))
+def slowly(n: int, *, ctx: Context) -> None:
+    """Fails twice; an odd one always."""
+    _tell("began", n, ctx)
+    if n % 2 or ctx.attempt < 3:
+        raise ValueError(f"probe {n}")
+    _tell("ran", n, ctx)
+
+
+@task("probe.later")
+def later(n: int, *, ctx: Context) -> None:
+    """Is tried again once, after n seconds."""
+    _tell("began", n, ctx)
+    if ctx.attempt == 1:
+        raise Retry(after=n)
+    _tell("ran", n, ctx)
 
 
 @task("probe.fail", max_attempts=2, wait=wait_none())

@@ -26,6 +26,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "backlog": ("kworker.cli.backlog:backlog", "Serve the backlog of groups as metrics and JSON, for autoscalers."),
     "dlq": ("kworker.cli.dlq:dlq", "Dead letters: list, show, replay and purge them."),
     "delayed": ("kworker.cli.delayed:delayed", "Delayed tasks: list, show and cancel them."),
+    "schedule": ("kworker.cli.schedule:schedule", "Schedules: tasks that are published at their times."),
+    "topics": (
+        "kworker.cli.topics:topics",
+        "Make the topics that a group needs, or show how; changes none that is there.",
+    ),
     "check": ("kworker.cli.check:check", "Check configuration, broker, topics, permissions and plugins."),
     "dev": ("kworker.cli.dev:dev", "Embedded broker and a worker, for trying things out."),
 }

@@ -17,9 +17,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
     TopicDescription,
 )
 
-from kworker.cli.delay_check import delay_log
+from kworker.cli.delay_check import delay_log, retries
 from kworker.cli.finding import Finding, fail, ok, warn
 from kworker.config import Config
+from kworker.core.delayed import log_of, retry_topic
 from kworker.kafka.settings import admin_settings, consumer_settings, producer_settings
 from kworker.kafka.topics import HEADER_ROOM, Topics
 
@@ -99,6 +100,8 @@ class _Examination:
             yield from self._source(source)
         yield from self._missing_dead_letters()
         yield from delay_log(self.config, self.existing)
+        yield from retries(self.config, self.existing)
+        yield from self._may_delay()
         if self.config.group:
             yield from self._group()
         yield from self._broker_limits()
@@ -180,6 +183,24 @@ class _Examination:
                 yield warn(f"{fault} (creating topics is not allowed for the whole cluster)")
             else:
                 yield fail(f"{fault} (create_topics is off)")
+
+    def _may_delay(self) -> Iterator[Finding]:
+        """Whether the topics that long retries wait in, and come back by, may be written and read."""
+        config = self.config
+        log, back = log_of(config.namespace), retry_topic(config.namespace, config.group)
+        needed = {log: ("Write", AclOperation.WRITE), back: ("Read", AclOperation.READ)}
+        there = [name for name in needed if name in self.existing and config.group and config.delays_retries]
+        if not there:
+            return
+        described = self._client.describe_topics(
+            TopicCollection(there), include_authorized_operations=True, request_timeout=TIMEOUT
+        )
+        for name, topic in _answers(described).items():
+            operation, needs = needed[name]
+            if isinstance(topic, KafkaError) or not _may(topic.authorized_operations, needs):
+                why = topic.str() if isinstance(topic, KafkaError) else f"{operation} is not allowed"
+                so = "long retries wait in memory" if name == log else "retries that come back do not run"
+                yield (warn if name == log else fail)(f"topic {name}: {why}, so {so}: {self._allow(operation, name)}")
 
     def _may_create(self) -> bool:
         future = self._client.describe_cluster(include_authorized_operations=True, request_timeout=TIMEOUT)

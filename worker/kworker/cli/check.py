@@ -37,9 +37,12 @@ def _all(flags: dict[str, Any]) -> Iterator[Finding]:
     yield from map(warn, config.notes)
     if not faults:
         yield ok(f"configuration: {config.file or 'flags, environment and defaults'}")
-    yield from examine(config)
+    reached = False
+    for finding in examine(config):
+        reached |= finding.level == "ok"
+        yield finding
     yield from _schema_registry(config)
-    yield from _plugins(config)
+    yield from _plugins(config, reached=reached)
 
 
 def _schema_registry(config: Config) -> Iterator[Finding]:
@@ -55,8 +58,9 @@ def _schema_registry(config: Config) -> Iterator[Finding]:
         yield ok("schema registry: it answers")
 
 
-def _plugins(config: Config) -> Iterator[Finding]:
+def _plugins(config: Config, *, reached: bool) -> Iterator[Finding]:
     from kworker.cli.plugins import load_plugins
+    from kworker.cli.schedule_check import schedules
 
     loaded, faults = load_plugins(config)
     yield from map(fail, faults)
@@ -74,3 +78,4 @@ def _plugins(config: Config) -> Iterator[Finding]:
     for topic, settings in config.topic_settings.items():
         if settings.task and settings.task not in offered:
             yield fail(f'[topics."{topic}"] task: no plugin offers {settings.task} here: install one that does')
+    yield from schedules(config, loaded, reached=reached)

@@ -14,6 +14,7 @@ import msgspec
 
 from kworker.cli.options import SOURCES, config_options, sources
 from kworker.config import Config
+from kworker.core.delayed import retried
 from kworker.duration import seconds
 from kworker.terminal import columns, printable
 
@@ -75,7 +76,8 @@ def show(id_: str, raw: bool, **flags: Any) -> None:
 def cancel(ids: tuple[str, ...], timeout: str, **flags: Any) -> None:
     """Cancel tasks that wait, and print what became of each: cancelled, too-late or unknown.
 
-    A worker decides: a task is never both cancelled and run. Exit code 1 unless all were cancelled.
+    A worker decides: a task is never both cancelled and run. A retry that is cancelled is gone: it is no dead letter.
+    Exit code 1 unless all were cancelled.
     """
     from kworker.client.delays import verdict
     from kworker.errors import DelayError
@@ -128,7 +130,10 @@ def _as_json(one: Delayed, *, whole: bool = False) -> dict[str, object]:
     }
     if not whole:
         return told
-    told["headers"] = [[name, None if value is None else _text(value)] for name, value in one.headers]
+    info, headers = retried(one.headers) if ".retry." in one.target else (None, one.headers)
+    if info is not None:
+        told |= {"attempt": info.attempt, "first_seen": _time(info.first_seen), "origin": info.origin}
+    told["headers"] = [[name, None if value is None else _text(value)] for name, value in headers]
     try:
         told["payload"] = None if one.value is None else one.value.decode()
     except UnicodeDecodeError:

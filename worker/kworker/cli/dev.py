@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from kworker.config import Config
 from kworker.config.options import OPTIONS
 
 if TYPE_CHECKING:
-    from kworker.registry import PluginInfo
+    from kworker.registry import LoadedTask, PluginInfo
 
 GROUP = "dev"
 """The consumer group, unless one is configured."""
@@ -70,10 +72,20 @@ def _topics(config: Config) -> list[str]:
     return [topic for topic in config.topics if not topic.startswith("^")]
 
 
+def _arguments(task: LoadedTask) -> str:
+    """A payload that the task takes, as JSON."""
+    from kworker.cli.sample import sample
+    from kworker.codecs.arguments import Signature
+
+    arguments = sample(task.signature.struct) if isinstance(task.signature, Signature) else {}
+    return json.dumps(arguments, ensure_ascii=False)
+
+
 def _banner(config: Config, plugins: list[PluginInfo], security: str) -> str:
     broker, topic = config.bootstrap, next(iter(_topics(config)), "tasks")
-    tasks = [task.spec.name for plugin in plugins for task in plugin.tasks if task.unavailable is None]
-    name = tasks[0] if tasks else "TASK"
+    offered = [task for plugin in plugins for task in plugin.tasks if task.unavailable is None]
+    tasks = [task.spec.name for task in offered]
+    name, arguments = (tasks[0], shlex.quote(_arguments(offered[0]))) if offered else ("TASK", "'{}'")
     options = security if config.topics == (topic,) else f" --topic {topic}{security}"
     host = f"[{config.admin_host}]" if ":" in config.admin_host else config.admin_host
     return f"""\
@@ -87,8 +99,8 @@ kworker dev: a broker and a worker in this process. NOTHING IS KEPT: what the br
 
 Publish from another terminal; `kworker plugins --json` tells the arguments of each task:
 
-  kworker publish --bootstrap {broker}{options} {name} '{{}}'
-  echo '{{}}' | kcat -P -b {broker} -t {topic} -H task={name}
+  kworker publish --bootstrap {broker}{options} {name} {arguments}
+  printf %s {arguments} | kcat -P -b {broker} -t {topic} -H task={name}
 
 What fails for good becomes a dead letter:
 

@@ -95,6 +95,8 @@ def _ask(
         why = reader.why(error)
         hint = "check --bootstrap, its security, and that Describe and Read are allowed"
         raise ConfigError([f"broker {config.bootstrap}: {why}: {hint}"]) from error
+    finally:
+        reader.close()
 
 
 def _print(config: Config, rows: Iterable[Lag]) -> None:
@@ -107,9 +109,8 @@ def _print(config: Config, rows: Iterable[Lag]) -> None:
         oldest = "" if row.oldest is None else f"{row.oldest:,.0f}s"
         table.append((row.topic, str(row.partition), committed, str(row.end), str(row.lag), str(count), oldest))
     if len(table) == 1:
-        click.echo(
-            f"group {config.group} has committed nothing, and there is no topic {', '.join(config.topics)}", err=True
-        )
+        topics = ", ".join(config.topics)
+        click.echo(f"kworker: group {config.group} has committed nothing, and there is no topic {topics}", err=True)
         sys.exit(1)
     for line in columns(table, right=range(1, 7)):
         click.echo(line)

@@ -6,6 +6,7 @@ What it tells as JSON is the only thing on standard output, and the same each ti
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -13,12 +14,15 @@ import msgspec
 
 from kworker.cli.new import new
 from kworker.cli.options import SOURCES, config_options, sources
+from kworker.cli.schedule_telling import when
 from kworker.config import Config
 from kworker.errors import ConfigError, PluginError
+from kworker.plugin import ScheduleSpec
 from kworker.registry import LoadedTask, PluginInfo
 from kworker.terminal import columns
 
 _HEAD = ("PLUGIN", "TASK", "EXECUTOR", "TIMEOUT", "ATTEMPTS", "AT ONCE", "DISTRIBUTION", "")
+_SCHEDULES = ("PLUGIN", "SCHEDULE", "TASK", "WHEN")
 
 
 @click.group(epilog=SOURCES, invoke_without_command=True, subcommand_metavar="[new NAME]")
@@ -44,7 +48,7 @@ def plugins(context: click.Context, /, as_json: bool, schema_of: str | None, as_
     if as_json + as_asyncapi + (schema_of is not None) > 1:
         raise click.UsageError("--json, --schema and --asyncapi are three documents: ask for one")
     config = Config.load(*sources(flags), group_needed=False)
-    loaded, faults = load_plugins(config)
+    loaded, faults = load_plugins(_chosen(config) if flags["plugin"] else config)
     for fault in faults:
         click.echo(f"kworker: {fault}", err=True)
     if as_json:
@@ -60,6 +64,8 @@ def plugins(context: click.Context, /, as_json: bool, schema_of: str | None, as_
     else:
         rows = [_row(plugin, task) for plugin in loaded for task in plugin.tasks]
         click.echo("\n".join(columns([_HEAD, *rows])) if rows else "no plugins: install one, such as kworker-http")
+        if schedules := [_schedule(task, spec) for one in loaded for task in one.tasks for spec in task.spec.schedules]:
+            click.echo("\n" + "\n".join(columns([_SCHEDULES, *schedules])))
     sys.exit(PluginError.exit_code if faults else 0)
 
 
@@ -81,6 +87,20 @@ def load_plugins(config: Config) -> tuple[list[PluginInfo], list[str]]:
         except PluginError:
             continue  # among the faults already
     return loaded, faults
+
+
+def _chosen(config: Config) -> Config:
+    """The configuration without the [tasks] of plugins that were not chosen: they are not looked at here."""
+    from kworker.loading import executors, load
+
+    names: set[str] = set()
+    for plugin in config.plugins or ():
+        try:
+            loaded = load(config, executors(config), only=plugin).plugins
+        except PluginError:
+            return config  # its tasks are not known
+        names.update(task.spec.name for one in loaded for task in one.tasks)
+    return replace(config, tasks={name: table for name, table in config.tasks.items() if name in names})
 
 
 def _installed() -> set[str]:
@@ -109,6 +129,10 @@ def _row(plugin: PluginInfo, task: LoadedTask) -> tuple[str, ...]:
     )
 
 
+def _schedule(task: LoadedTask, spec: ScheduleSpec) -> tuple[str, ...]:
+    return task.plugin, spec.name or task.spec.name, task.spec.name, when(spec.plan.trigger)
+
+
 def _as_json(plugin: PluginInfo) -> dict[str, Any]:
     return {
         "name": plugin.name,
@@ -130,5 +154,6 @@ def _task_as_json(task: LoadedTask) -> dict[str, Any]:
         "concurrency": spec.concurrency,
         "available": task.unavailable is None,
         "unavailable": task.unavailable,
+        "schedules": [{"name": one.name or spec.name, "when": when(one.plan.trigger)} for one in spec.schedules],
         "arguments": task.signature.json_schema() if isinstance(task.signature, Signature) else None,
     }

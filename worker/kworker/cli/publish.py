@@ -19,6 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from kworker.cli.options import config_options, sources
+from kworker.cli.payload import parsed, read
 from kworker.cli.waiting import Wait
 from kworker.config import Config
 from kworker.core.publication import message as compose
@@ -101,7 +102,7 @@ def publish(
     config = Config.load(*sources(flags), vet=faults, group_needed=False)
     message = Message(
         task,
-        None if payload is None else _payload(_read(payload), raw, "PAYLOAD"),
+        None if payload is None else parsed(read(payload), raw, "PAYLOAD"),
         _topic(config),
         None if key is None else os.fsencode(key),
         id_,
@@ -234,7 +235,7 @@ class _Lines:
         for number, line in chunk:
             try:
                 if line.strip():
-                    payload = _payload(line.removesuffix(b"\r"), self._raw, f"{self._file}, line {number}")
+                    payload = parsed(line.removesuffix(b"\r"), self._raw, f"{self._file}, line {number}")
                     message = replace(self._template, payload=payload)
                     batch.append((number, _written(message, f"{self._file}, line {number}: ")))
             except click.UsageError as error:
@@ -281,35 +282,6 @@ def _chunks(stream: IO[bytes], file: str) -> Iterator[list[tuple[int, bytes]]]:
         yield [(number, rest)]
 
 
-def _read(payload: str) -> bytes:
-    if payload == "-":
-        return sys.stdin.buffer.read()
-    if not payload.startswith("@"):
-        return os.fsencode(payload)
-    try:
-        return Path(payload[1:]).read_bytes()
-    except OSError as error:
-        raise click.UsageError(f"PAYLOAD: cannot read {payload[1:]}: {error.strerror}") from error
-
-
-def _payload(data: bytes, raw: bool, where: str) -> bytes | msgspec.Raw:
-    """The bytes, or JSON text that is sent as it was written."""
-    if raw:
-        return data
-    try:
-        text = data.decode()
-        msgspec.json.decode(text)
-    except UnicodeDecodeError as error:
-        why = f"byte {error.start} is not UTF-8"
-    except msgspec.DecodeError as error:
-        why = _place(text) or str(error)
-    except RecursionError:
-        why = "it is nested too deeply"
-    else:
-        return msgspec.Raw(text)
-    raise click.UsageError(f"{where} is not JSON: {why}; text needs double quotes, and --raw sends bytes as they are")
-
-
 def _schema(file: str) -> AvroSchema:
     """The Avro schema in a file."""
     from kworker.codecs.avro_schema import AvroSchema
@@ -330,15 +302,6 @@ def _written(message: Message, where: str) -> Message:
         return message if message.schema is None else as_avro(message)
     except ValueError as error:
         raise click.UsageError(f"{where}{error}") from error
-
-
-def _place(text: str) -> str:
-    """What is wrong, with line and column: msgspec, which decides, gives only a byte near it."""
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return str(error)
-    return ""
 
 
 def _header(text: str) -> tuple[str, bytes]:

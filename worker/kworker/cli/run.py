@@ -8,6 +8,7 @@ import click
 
 from kworker.cli.options import SOURCES, config_options, sources
 from kworker.config import Config
+from kworker.errors import ConfigError
 
 
 @click.command(epilog=SOURCES)
@@ -20,6 +21,10 @@ def run(**flags: Any) -> None:
     from kworker.process.init import stand_in
 
     stand_in()  # before there are threads
+    from kworker.process.space import refusal
+
+    if why := refusal(0):  # clients are made to look at their properties; how many tasks there are is asked later
+        raise ConfigError([why])
     from kworker.kafka.settings import faults
     from kworker.launch import launch
 

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError
 
 from kworker.client.calls import pass_on, prepare
-from kworker.client.delays import Delays, When, verdict
+from kworker.client.delays import Delays, verdict
 from kworker.client.message import Composed, Message, Published, all_published, compose, settle
+from kworker.client.schedules import AsyncSchedules, Schedules
 from kworker.core.delayed import Delayed
 from kworker.duration import seconds
 from kworker.errors import CallError, PublishError
 from kworker.kafka.replies import Replies
 from kworker.kafka.sender import Sender
 from kworker.plugin import Schema
+from kworker.schedules.moment import When
 
 if TYPE_CHECKING:
     from kworker.codecs.avro_schema import AvroSchema
@@ -51,6 +53,8 @@ class AsyncClient:
         self._reply_topic = reply_topic
         self._sender = Sender(bootstrap, kafka or {}, seconds(timeout))
         self._delays = Delays(bootstrap, kafka or {}, namespace, self._sender)
+        self.schedules = AsyncSchedules(Schedules(self._delays, self._sender, topic))
+        """Tasks that are published at their times: add, ls, pause, resume, run, remove."""
         self._replies = Replies(bootstrap, kafka or {})
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reports: deque[Callable[[], None]] = deque()

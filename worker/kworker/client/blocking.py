@@ -10,14 +10,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from kworker.client.calls import Sent, pass_on, prepare
-from kworker.client.delays import Delays, When, verdict
+from kworker.client.delays import Delays, verdict
 from kworker.client.message import Composed, Message, Published, all_published, compose, settle
+from kworker.client.schedules import Schedules
 from kworker.core.delayed import Delayed
 from kworker.duration import seconds
 from kworker.errors import CallError, PublishError
 from kworker.kafka.replies import Replies
 from kworker.kafka.sender import POLL, Sender
 from kworker.plugin import Schema
+from kworker.schedules.moment import When
 
 if TYPE_CHECKING:
     from kworker.codecs.avro_schema import AvroSchema
@@ -34,7 +36,7 @@ class Client:
     the broker refuses a batch as a whole. timeout: seconds (or `"30s"`) until a message that was not acknowledged
     counts as failed. reply_topic: where `call` reads results; one for a service does, each client reads it from its
     end. tracing: a span of OpenTelemetry for each message (extra `otel`), which its attempts go on from.
-    namespace: the workers', for delayed tasks. Raises
+    namespace: the workers', for delayed tasks and schedules. Raises
     ConfigError for properties that are unsafe or unknown.
     """
 
@@ -55,6 +57,8 @@ class Client:
         self._sender = Sender(bootstrap, kafka or {}, seconds(timeout))
         self.delays = Delays(bootstrap, kafka or {}, namespace, self._sender)
         """The delay log."""
+        self.schedules = Schedules(self.delays, self._sender, topic)
+        """Tasks that are published at their times: add, ls, pause, resume, run, remove."""
         self._replies = Replies(bootstrap, kafka or {})
 
     def __enter__(self) -> Client:

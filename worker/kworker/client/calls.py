@@ -107,7 +107,10 @@ def prepare(
         raise ValueError(f"cannot call {message.task!r}: its id is longer than {LONGEST_ID} bytes")
     if dead_letters is None:
         dead_letters = composed.publication.topic + DEAD_LETTER_SUFFIX
-    within = seconds(limit)
+    try:
+        within = seconds(limit)
+    except ValueError as error:
+        raise ValueError(f"cannot call {message.task!r}: timeout: {error}") from None
     awaited = Awaited(composed.id, message.task, reply_topic, dead_letters)
     return Call(composed, awaited, within, time.monotonic() + within)
 

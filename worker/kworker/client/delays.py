@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,11 @@ from kworker.duration import MAXIMUM, seconds
 from kworker.errors import DelayError
 from kworker.kafka.sender import Sender
 from kworker.kafka.settings import consumer_settings
+from kworker.schedules.moment import When, moment
 
 if TYPE_CHECKING:
+    from kworker.kafka.standings import Standings
     from kworker.timekeeper.browsing import Browser
-
-When = datetime | str | float
-"""A moment: a datetime with a time zone, RFC 3339 text, or seconds since the epoch."""
 
 
 def due(delay: float | str | None, at: When | None, now: float) -> float | None:
@@ -37,23 +35,6 @@ def due(delay: float | str | None, at: When | None, now: float) -> float | None:
     if when > now + MAXIMUM:
         raise ValueError(f"{at!r} is more than ten years ahead")
     return when if when > now else None
-
-
-def moment(at: When) -> float:
-    """Seconds since the epoch. Raises ValueError."""
-    if isinstance(at, str):
-        text = at
-        try:
-            at = datetime.fromisoformat(text)
-        except ValueError:
-            raise ValueError(f"{text[:40]!r} is not an RFC 3339 time, like 2027-01-31T09:00:00+01:00") from None
-    if isinstance(at, datetime):
-        if at.tzinfo is None:
-            raise ValueError(f"{at.isoformat()} has no offset from UTC: write 2027-01-31T09:00:00+01:00, or ...Z")
-        return at.timestamp()
-    if not 0 <= at < 1e12:  # NaN too
-        raise ValueError(f"{at!r} is not a time in seconds since the epoch")
-    return float(at)
 
 
 class Delays:
@@ -98,6 +79,13 @@ class Delays:
         """The task of this id, if it waits. Raises DelayError."""
         with self._one_line(), self.browse() as browser:
             return browser.find(id.encode("utf-8", "surrogatepass"))
+
+    def schedules(self) -> Standings:
+        """The schedules that stand. Raises DelayError."""
+        from kworker.kafka.standings import read
+
+        with self._one_line():
+            return read(self.log, consumer_settings(self._config))
 
     def browse(self) -> Browser:
         """All that waits; it is read when the context is entered."""

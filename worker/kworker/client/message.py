@@ -13,12 +13,13 @@ from confluent_kafka import KafkaError
 from msgspec import Struct
 from msgspec.structs import replace
 
-from kworker.client.delays import When, due
+from kworker.client.delays import due
 from kworker.core.delayed import delay
 from kworker.core.publication import message as record_of
 from kworker.errors import PublishError
 from kworker.kafka.sender import Sender
 from kworker.plugin import Schema
+from kworker.schedules.moment import When
 from kworker.task import Publication
 
 if TYPE_CHECKING:

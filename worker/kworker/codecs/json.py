@@ -32,7 +32,6 @@ def check(value: bytes, limits: Limits) -> None:
 
     It says nothing of syntax. Nesting of malformed JSON may be seen up to twice as deep before it is refused.
     """
-    # The usual message, one flat object, is known to be harmless after two memchr.
     if len(value) > limits.small or value.find(b"[") >= 0 or value.find(b"{", 1) >= 0:
         opened = value.count(b"[") + value.count(b"{")
         if len(value) > limits.small:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from kworker.config.schema_registry import SchemaRegistrySettings
 from kworker.errors import ConfigError
+from kworker.schedules.schedule import Schedule
 from kworker.task import DEAD_LETTER_SUFFIX
 
 Vet = Callable[[Mapping[str, str]], Mapping[str, str]]
@@ -43,7 +44,8 @@ class Config:
     memory. child_memory, child_cpu, child_files: what the kernel lets it have: bytes of address space, seconds of
     processor time for one task, open files. stall_timeout: after so much silence of its loop, or while something
     holds the GIL, a worker is ended. kafka: librdkafka properties. tasks: options of @task to override, by task
-    name. plugin_settings: tables by entry-point name. file: the kworker.toml that was read. notes: what is worth a line
+    name. plugin_settings: tables by entry-point name. schedules: those of the file; None when it says nothing of them.
+    file: the kworker.toml that was read. notes: what is worth a line
     in the log at start.
     """
 
@@ -79,6 +81,8 @@ class Config:
     tracing: bool = False
     timekeeper: bool = True
     delay_partitions: int = 4
+    retry_in_memory: float = 30.0
+    retry_in_lane: float = 3600.0
     state_dir: str | None = None
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -87,6 +91,7 @@ class Config:
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     topic_settings: Mapping[str, TopicSettings] = field(default_factory=dict)
     plugin_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    schedules: tuple[Schedule, ...] | None = None
     file: Path | None = None
     notes: tuple[str, ...] = ()
 
@@ -125,6 +130,12 @@ class Config:
 
         return read(flags, environ, file, vet, group_needed)
 
+    @property
+    def delays_retries(self) -> bool:
+        """Whether long retries may wait in the delay log: this worker keeps time, nothing waits behind all of them, and
+        no regular expression takes the retry topic for dead letters."""
+        return self.timekeeper and self.order != "partition" and not self.group.endswith(DEAD_LETTER_SUFFIX)
+
     def dead_letter(self, topic: str) -> str:
         """The topic for dead letters of `topic`."""
         settings = self.topic_settings.get(topic)
@@ -154,6 +165,7 @@ class Config:
         """Every field by name, secrets masked: for logs, `check` and `/status`."""
         shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "secret_kafka"}
         shown["kafka"] = {name: MASK if name in self.secret_kafka else value for name, value in self.kafka.items()}
+        shown["schedules"] = None if self.schedules is None else [schedule.name for schedule in self.schedules]
         if self.schema_registry is not None:
             shown["schema_registry"] = self.schema_registry.redacted(MASK)
         return {name: _masked(value) for name, value in shown.items()}

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from kworker.config.config import Config, TopicSettings, Vet
 from kworker.config.options import LONGEST_TOPIC, OPTIONS, TASK_OPTIONS, TOPIC_OPTIONS, Option, Reader
 from kworker.config.properties import PREFIX, properties, service_link
+from kworker.config.schedules import schedules
 from kworker.config.schema_registry import PREFIX as REGISTRY_PREFIX
 from kworker.config.schema_registry import settings as registry_settings
 from kworker.task import DEAD_LETTER_SUFFIX
@@ -25,6 +26,7 @@ _TABLES = {
     "plugins": "name each: [plugins.name]; the list of plugins to load is called plugin",
     "schema_registry": "its keys are url and those that say how to reach it",
 }
+_SCHEDULES = "schedules"  # one that is not there says something else than an empty one
 _LONGEST_POLL_INTERVAL = "300000"
 
 
@@ -80,6 +82,7 @@ def read(
             document["topics"], TOPIC_OPTIONS, f"{file}: [topics", lambda values: TopicSettings(**values), faults
         ),
         plugin_settings=_tables(document["plugins"], None, f"{file}: [plugins", dict, faults),
+        schedules=schedules(document.get(_SCHEDULES), fields.get("topics") or Config().topics, str(file), faults),
         file=file,
         notes=tuple(_strangers(environ)),
     )
@@ -100,7 +103,7 @@ def _document(file: Path | None, faults: list[str]) -> dict[str, Any]:
         faults.append(f"{file}: is not UTF-8 text: save it as UTF-8")
     except tomllib.TOMLDecodeError as error:
         faults.append(f"{file}: is not TOML: {error}")
-    known = list(dict.fromkeys([*(option.name for option in OPTIONS), *_TABLES]))
+    known = list(dict.fromkeys([*(option.name for option in OPTIONS), *_TABLES, _SCHEDULES]))
     for key in document:
         if key not in known:
             faults.append(f"{file}: {key}: there is no such key{_meant(key, known)}")

@@ -10,17 +10,18 @@ from collections.abc import Mapping
 
 from msgspec import Struct, structs
 
-from kworker.core.entry import Entry
+from kworker.core.entry import Back, Entry
 from kworker.core.forward import Verdict
 from kworker.core.metadata import Intervals
 from kworker.core.partition import Partition
 from kworker.core.retry import RetryPolicy
+from kworker.core.returned import returned
 from kworker.core.route import Route
 from kworker.core.settings import EngineSettings
 from kworker.core.suspicion import Suspicion
 from kworker.core.wire import UNKNOWN, bare, decode
 from kworker.errors import DecodeError
-from kworker.task import ErrorInfo, Record
+from kworker.task import ErrorInfo, Record, Task
 
 
 class Opened(Struct):
@@ -41,10 +42,11 @@ class Arrivals:
     allowed; no result is sent there. unknown: stands for the route of what cannot run.
     """
 
-    __slots__ = ("_routes", "_settings", "_suspicion", "received", "refused_replies", "unknown")
+    __slots__ = ("_retry_topic", "_routes", "_settings", "_suspicion", "received", "refused_replies", "unknown")
 
     def __init__(self, settings: EngineSettings, routes: Mapping[str, Route], suspicion: Suspicion) -> None:
         self._settings = settings
+        self._retry_topic = settings.retry_topic
         self._routes = routes
         self._suspicion = suspicion
         self.unknown = Route(UNKNOWN, "", RetryPolicy())
@@ -69,23 +71,58 @@ class Arrivals:
         self.received[topic] = self.received.get(topic, 0) + len(run)
         if partition.restored:
             run = self._restore(partition, run)
-        routes, default, entries, size = self._routes, partition.default_task, opened.entries, 0
-        for record in run:
-            task = decode(record, routes, default)
-            if isinstance(task, DecodeError):
-                entry = Entry(bare(record, task), partition, self.unknown, seen)
-                opened.condemned.append((entry, Verdict(task.reason, ErrorInfo(task.code, str(task)))))
-                size += entry.task.size
-            else:
-                if task.reply_to is not None and task.reply_to not in self._settings.reply_topics:
-                    self.refused_replies += 1
-                    task = structs.replace(task, reply_to=None)
-                entries.append(Entry(task, partition, routes[task.name], seen))
-                size += task.size
-        opened.size = size
+        if topic == self._retry_topic:
+            for record in run:
+                self._take_back(opened, partition, record, seen)
+        else:
+            routes, default, entries, size = self._routes, partition.default_task, opened.entries, 0
+            for record in run:
+                task = decode(record, routes, default)
+                if isinstance(task, DecodeError):
+                    self._condemn(opened, Entry(bare(record, task), partition, self.unknown, seen), task)
+                else:
+                    if task.reply_to is not None:
+                        task = self._with_reply(task)
+                    entries.append(Entry(task, partition, routes[task.name], seen))
+                    size += task.size
+            opened.size += size
         if partition.watch is not None:
             self._judge(opened)
         return opened
+
+    def _take_back(self, opened: Opened, partition: Partition, record: Record, seen: float) -> None:
+        """One record of the retry topic: it goes on as the task it was, with the attempt it had come to."""
+        first = returned(record)
+        if isinstance(first, DecodeError):
+            self._condemn(opened, Entry(bare(record, first), partition, self.unknown, seen), first)
+            return
+        info, topic = first.info, first.topic()
+        rules = self._settings.topics.get(topic)
+        task = decode(first, self._routes, None if rules is None else rules.task)
+        entry = Entry(
+            bare(first, task) if isinstance(task, DecodeError) else self._with_reply(task),
+            partition,
+            self.unknown if isinstance(task, DecodeError) else self._routes[task.name],
+            info.first_seen / 1000,
+            attempt=info.attempt,
+            back=Back(record.offset(), self._settings.dead_letter(topic)),
+        )
+        if isinstance(task, DecodeError):
+            self._condemn(opened, entry, task)
+        else:
+            opened.entries.append(entry)
+            opened.size += entry.task.size
+
+    def _condemn(self, opened: Opened, entry: Entry, error: DecodeError) -> None:
+        opened.condemned.append((entry, Verdict(error.reason, ErrorInfo(error.code, str(error)))))
+        opened.size += entry.task.size
+
+    def _with_reply(self, task: Task) -> Task:
+        """The task, without the topic for its reply where that is not allowed."""
+        if task.reply_to is None or task.reply_to in self._settings.reply_topics:
+            return task
+        self.refused_replies += 1
+        return structs.replace(task, reply_to=None)
 
     def _restore(self, partition: Partition, run: list[Record]) -> list[Record]:
         """Finish what an earlier owner finished, as its commit metadata said; returns what is left to run."""

@@ -43,7 +43,7 @@ def dead_letter(
         headers.append(("kworker-error-stack", _capped(error.stack, stack_cap)))
     headers += [
         ("kworker-error-fingerprint", fingerprint(reason, error).encode()),
-        ("kworker-attempts", b"%d" % (entry.attempt if entry.run else 0)),
+        ("kworker-attempts", b"%d" % (entry.attempt if entry.run else entry.attempt - 1)),
         ("kworker-first-seen", b"%d" % (entry.seen * 1000)),
         ("kworker-failed-at", b"%d" % (at * 1000)),
         ("kworker-origin", f"{task.topic}/{task.partition}/{task.offset}".encode()),
@@ -62,7 +62,7 @@ def dead_letter(
                 break
             original.append((name, content))
         headers[: len(task.headers)] = original
-    return Publication(entry.partition.dead_letter_topic, key, value, headers)
+    return Publication(entry.dead_letter_topic, key, value, headers)
 
 
 _MOST_KEPT = 16_384  # bytes of the key, and of the original headers, in the last step

@@ -18,11 +18,15 @@ from msgspec import Struct
 
 from kworker.core.deadletter import fingerprint
 from kworker.duration import MAXIMUM
-from kworker.task import ErrorInfo, Headers, Publication, Reason
+from kworker.task import ErrorInfo, Headers, Publication, Reason, TopicPartition
 
 KEY, NULL, TARGET, DUE = "kworker-key", "kworker-null", "kworker-target", "kworker-due"
 ATTEMPT, FIRST_SEEN, ORIGIN = "kworker-attempt", "kworker-first-seen", "kworker-origin"
+PUBLISHED = "kworker-published"
 CANCEL, OUTCOME, ENTRY = "kworker-cancel", "kworker-outcome", "kworker-entry"
+
+SCHEDULES = "kworker-schedule/"
+"""What ids of schedules begin with, behind which they have no other `/`: the id of a retry has more."""
 
 LONGEST_ID = 1024
 """Bytes of an id in the delay log."""
@@ -31,6 +35,9 @@ MOST_ATTEMPTS = 1_000_000
 """What an attempt read from a header is clamped to: anybody can write one."""
 
 _OWN = (KEY, NULL, TARGET, DUE)
+_SCHEDULES = SCHEDULES.encode()
+_OF_A_RETRY = (ATTEMPT, FIRST_SEEN, ORIGIN, PUBLISHED)
+_PLACE = re.compile(r"[a-zA-Z0-9._-]{1,249}/[0-9]{1,9}/[0-9]{1,18}", re.ASCII)
 _LEGAL = re.compile(r"[a-zA-Z0-9._-]{1,249}", re.ASCII)
 _DIGITS = 18
 _LATEST = int(MAXIMUM * 1000)
@@ -53,7 +60,7 @@ class Answer(StrEnum):
 
 
 class Delayed(Struct, frozen=True, gc=False):
-    """A task that waits. due: milliseconds since the epoch. headers: the task's own, with a retry's three behind."""
+    """A task that waits. due: milliseconds since the epoch. headers: the task's own, with those of a retry behind."""
 
     id: bytes
     due: int
@@ -70,12 +77,19 @@ class Delayed(Struct, frozen=True, gc=False):
 class Retried(Struct, frozen=True, gc=False):
     """What travels with a task that waits for its next attempt.
 
-    attempt: the number of the next one. first_seen: milliseconds since the epoch. origin: `topic/partition/offset`.
+    attempt: the number of the next one. first_seen, published: milliseconds since the epoch, published 0 when that is
+    not known. origin: `topic/partition/offset`.
     """
 
     attempt: int
     first_seen: int
     origin: str
+    published: int = 0
+
+    def place(self) -> tuple[TopicPartition, int]:
+        """The origin: partition and offset."""
+        topic, partition, offset = self.origin.split("/")
+        return TopicPartition(topic, int(partition)), int(offset)
 
 
 def log_of(namespace: str) -> str:
@@ -94,11 +108,13 @@ def retry_topic(namespace: str, group: str) -> str:
 def delay(publication: Publication, id: str, due: float, log: str) -> Publication:
     """The record by which `publication` waits until `due` (seconds since the epoch). The same id again reschedules it.
 
-    Raises ValueError for an id that is empty or too long.
+    Raises ValueError for an id that is empty, too long, or a schedule's.
     """
     key = id.encode("utf-8", "surrogatepass")
     if not 0 < len(key) <= LONGEST_ID:
         raise ValueError(f"the id of a delayed task has 1 to {LONGEST_ID} bytes, this one has {len(key)}")
+    if of_schedule(key):
+        raise ValueError(f"the id of a delayed task cannot begin with {SCHEDULES!r}: schedules are there")
     headers: Headers = [
         *publication.headers,
         (KEY, publication.key),
@@ -121,6 +137,7 @@ def retry(
         (ATTEMPT, b"%d" % info.attempt),
         (FIRST_SEEN, b"%d" % info.first_seen),
         (ORIGIN, info.origin.encode()),
+        (PUBLISHED, b"%d" % max(0, info.published)),
     ]
     task = Publication(retry_topic(namespace, group), key, value, own)
     return delay(task, f"{group}/{info.origin}", due, log_of(namespace))
@@ -131,10 +148,10 @@ def retried(headers: Headers) -> tuple[Retried | None, Headers]:
     found = dict(headers)
     origin = (found.get(ORIGIN) or b"").decode("utf-8", "replace")
     attempt, first_seen = _whole(found.get(ATTEMPT)), _whole(found.get(FIRST_SEEN))
-    own = _without_last(headers, (ATTEMPT, FIRST_SEEN, ORIGIN))
-    if attempt is None or first_seen is None or not re.fullmatch(r"[^/]{1,249}/[0-9]{1,10}/[0-9]{1,18}", origin):
+    own = _without_last(headers, _OF_A_RETRY)
+    if attempt is None or first_seen is None or not _PLACE.fullmatch(origin):
         return None, own
-    return Retried(min(max(attempt, 1), MOST_ATTEMPTS), first_seen, origin), own
+    return Retried(min(max(attempt, 1), MOST_ATTEMPTS), first_seen, origin, _whole(found.get(PUBLISHED)) or 0), own
 
 
 def judge(id: bytes, headers: Mapping[str, bytes | None], log: str, now: int) -> tuple[int, str]:
@@ -172,6 +189,11 @@ def decode(id: bytes, value: bytes | None, headers: Headers, due: int) -> Delaye
         None if null else value,
         _without_last(headers, _OWN),
     )
+
+
+def of_schedule(id: bytes) -> bool:
+    """Whether an id is a schedule's (core/scheduled.py)."""
+    return id.startswith(_SCHEDULES) and id.count(b"/") == 1
 
 
 def tombstone(id: bytes, offset: int, outcome: Outcome, log: str) -> Publication:

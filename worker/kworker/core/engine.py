@@ -8,6 +8,7 @@ argument: no locks, no sleeps, nothing that a Hypothesis state machine cannot dr
     Forwarded, Committed                the broker     -> Send, CreateTopics
     Revoked, Withdrawn                  the group      -> Withdraw, Cancel, Released
     Tick                                time           -> Start, Send, Commit, Cleared
+    LogReady                            the delay log  -> Send
     Quiet, StopRequested                the operator   -> Withdraw, Cancel, Drained
 """
 
@@ -22,6 +23,7 @@ from kworker.core.actions import Action
 from kworker.core.arrivals import Arrivals
 from kworker.core.commits import Commits
 from kworker.core.departure import Departure
+from kworker.core.ended import Ended
 from kworker.core.entry import Entry
 from kworker.core.forward import Verdict
 from kworker.core.forwarding import Forwarding
@@ -33,9 +35,9 @@ from kworker.core.ready import ReadyQueue
 from kworker.core.retries import Retries
 from kworker.core.retry import Dead
 from kworker.core.route import Route
-from kworker.core.settings import EngineSettings, TopicRules
+from kworker.core.settings import EngineSettings
 from kworker.core.suspicion import Suspicion
-from kworker.task import DEAD_LETTER_SUFFIX, SUCCESS, Outcome, Record, Success, TopicPartition
+from kworker.task import SUCCESS, Outcome, Record, Success, TopicPartition
 
 _NOTHING = Intervals()
 
@@ -48,14 +50,14 @@ class Engine:
         self._jitter = jitter
         self._ready = ReadyQueue(settings.order, settings.slots)
         self._free = dict(settings.slots)
-        self._retries = Retries()
         self._epochs = count(1)
         self._shrunk: dict[Partition, None] = {}  # crowded partitions of which something finished in this event
         self._at = 0.0  # wall time of the latest event that brought one
         self.commits = Commits(settings.commit_interval, settings.alphabet)
         self.routes = dict(routes)
         self.partitions: dict[TopicPartition, Partition] = {}
-        self.forwarding = Forwarding(settings.group, settings.worker)
+        self.forwarding = Forwarding(settings.group, settings.worker, settings.namespace)
+        self._retries = Retries(settings, self.forwarding)
         self.departure = Departure()
         self.suspicion = Suspicion(settings.isolated, settings.commit_interval)
         self.arrivals = Arrivals(settings, self.routes, self.suspicion)
@@ -70,6 +72,7 @@ class Engine:
             on.Finished: self._finished,
             on.Forwarded: self._forwarded,
             on.Tick: self._tick,
+            on.LogReady: self._begin_to_delay,
             on.EndReached: self._end_reached,
             on.FetchFailed: self._fetch_failed,
             on.Committed: self._committed,
@@ -134,14 +137,14 @@ class Engine:
             if stored is None:
                 self.foreign_metadata += 1
             restored, mark = stored or (_NOTHING, b"")
-            rules = self._settings.topics.get(topic_partition.topic, TopicRules())
+            rules = self._settings.topics.get(topic_partition.topic)
             partition = Partition(
                 topic_partition,
                 next(self._epochs),
                 given.start,
                 restored,
-                rules.task,
-                rules.dead_letter or topic_partition.topic + DEAD_LETTER_SUFFIX,
+                None if rules is None else rules.task,
+                self._settings.dead_letter(topic_partition.topic),
             )
             partition.committed = given.committed
             if given.committed != given.start or not given.marked:
@@ -218,30 +221,48 @@ class Engine:
 
     def _finished(self, event: on.Finished, now: float, actions: list[Action]) -> None:
         self._at = event.at
-        release_limit = self._ready.release_limit
+        ended = Ended()
         for entry, run, outcome, _started, _ended in event.reports:
             if entry.run != run:
                 self.late_results += 1
                 continue
             entry.run = run + 1
-            route, partition = entry.route, entry.partition
-            self._free[route.executor] += 1
-            partition.running -= 1
-            if route.limit is not None:
-                release_limit(entry)
-            if partition.fenced:
-                self.late_results += 1
-            elif outcome is SUCCESS:
-                route.succeeded += 1
-                self._complete(entry)
-            elif isinstance(outcome, Success):
-                route.succeeded += 1
-                if outcome.publish:
-                    self.forwarding.publish(entry, outcome.publish)
-                else:
-                    self._complete(entry)
+            if entry.partition is not ended.partition or entry.route is not ended.route:
+                self._settle_ended(ended)
+                ended = Ended(entry.partition, entry.route)
+            ended.count += 1
+            if outcome is SUCCESS and ended.plain and entry.lane is None and entry.back is None:
+                ended.offsets.append(entry.task.offset)
+                ended.size += entry.task.size
             else:
-                self._decide(entry, outcome, now)
+                self._end(entry, outcome, now)
+        self._settle_ended(ended)
+
+    def _settle_ended(self, ended: Ended) -> None:
+        """Attempts of one route and one partition ended: what is the same for all of them."""
+        partition, route = ended.partition, ended.route
+        if partition is None or route is None:
+            return
+        self._free[route.executor] += ended.count
+        partition.running -= ended.count
+        if ended.offsets:
+            route.succeeded += len(ended.offsets)
+            self._complete(partition, ended.offsets, ended.size)
+
+    def _end(self, entry: Entry, outcome: Outcome, now: float) -> None:
+        """An attempt ended in a way of its own."""
+        route = entry.route
+        self._ready.release_limit(entry)
+        if entry.partition.fenced:
+            self.late_results += 1
+        elif isinstance(outcome, Success):
+            route.succeeded += 1
+            if outcome.publish:
+                self.forwarding.publish(entry, outcome.publish)
+            else:
+                self._complete_one(entry)
+        else:
+            self._decide(entry, outcome, now)
 
     def _decide(self, entry: Entry, outcome: Outcome, now: float) -> None:
         route = entry.route
@@ -250,22 +271,24 @@ class Engine:
         if isinstance(decision, Dead):
             self._set_aside(entry, Verdict(decision.reason, decision.error))
         else:
-            # The offset stays open and the lane blocked while it waits, so order survives a restart for free.
             route.retried += decision.counts
             entry.attempt += decision.counts
-            self._retries.add(entry, now + decision.wait)
+            self._retries.put_off(entry, decision.wait, now, self._at)
 
     def _set_aside(self, entry: Entry, verdict: Verdict) -> None:
         self.forwarding.set_aside(entry, verdict, self._at)
 
-    def _complete(self, entry: Entry) -> None:
+    def _complete_one(self, entry: Entry) -> None:
         """The effect of this entry is acknowledged: its offset is finished and its lane goes on."""
-        partition = entry.partition
-        partition.tracker.finish(entry.task.offset)
-        partition.changes += 1
-        self.pressure.remove(partition, entry.task.size)
-        if entry.lane is not None and not partition.leaving:
+        self._complete(entry.partition, [entry.offset], entry.task.size)
+        if entry.lane is not None and not entry.partition.leaving:
             self._ready.release_lane(entry)
+
+    def _complete(self, partition: Partition, offsets: list[int], size: int) -> None:
+        """These offsets are finished; size: bytes of their records."""
+        partition.tracker.finish_all(offsets)
+        partition.changes += len(offsets)
+        self.pressure.remove(partition, len(offsets), size)
         if partition.crowded:
             self._shrunk[partition] = None
 
@@ -277,8 +300,12 @@ class Engine:
             partition = entry.partition
             failing = bool(partition.failing)
             if refusal is None:
+                if forward.due is not None:
+                    entry.route.delayed += 1
                 if self.forwarding.acknowledged(forward) and not partition.fenced:
-                    self._complete(entry)
+                    self._complete_one(entry)
+            elif not partition.fenced and forward.due is not None:
+                self._retries.keep(forward, refusal, now)
             elif not partition.fenced:
                 self.forwarding.refused(forward, refusal, now, self._at)
             if bool(partition.failing) is not failing:
@@ -299,6 +326,10 @@ class Engine:
         items = self.commits.on_tick(self.partitions.values(), now)
         if items:
             actions.append(do.Commit(items))
+
+    def _begin_to_delay(self, event: on.LogReady, now: float, actions: list[Action]) -> None:
+        self._at = event.at
+        self._retries.begin_to_delay(now, event.at)
 
     # -- the group and the operator -----------------------------------------------------------------------------
 

@@ -117,6 +117,12 @@ class Tick(Struct, frozen=True):
     """Time passed."""
 
 
+class LogReady(Struct, frozen=True):
+    """The delay log is there, and where its retries come back: long retries may wait in it."""
+
+    at: float
+
+
 class Quiet(Struct, frozen=True):
     """Take no more records; run what is there."""
 
@@ -138,6 +144,7 @@ Event = (
     | Revoked
     | Withdrawn
     | Tick
+    | LogReady
     | Quiet
     | StopRequested
 )

@@ -19,7 +19,8 @@ class Forward(Struct, eq=False):
     """One record on its way to the broker on behalf of an entry.
 
     verdict: of a dead letter; None for what a task published. tries: how often the broker refused it so far.
-    level: how much of a dead letter was cut to fit (see deadletter.py).
+    level: how much of a dead letter was cut to fit (see deadletter.py). due: when its entry is to be tried again
+    (engine time), of a record of the delay log.
     """
 
     entry: Entry
@@ -27,3 +28,4 @@ class Forward(Struct, eq=False):
     verdict: Verdict | None = None
     tries: int = 0
     level: int = 0
+    due: float | None = None

@@ -2,7 +2,8 @@
 
 Promises: an entry's offset completes only after every one of its forwards was acknowledged. A refused forward is
 tried again for as long as the partition is ours; meanwhile its partition is paused (`failing`), so that a missing or
-full dead-letter topic stops the intake and never loses a record.
+full dead-letter topic stops the intake and never loses a record. A retry that the delay log does not take is given back
+at once: it can wait here as well.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import heapq
 from itertools import count
 
 from kworker.core.deadletter import CUT, dead_letter
+from kworker.core.delayed import Retried, log_of, retry
 from kworker.core.entry import Entry
 from kworker.core.events import Refusal
 from kworker.core.forward import Forward, Verdict
@@ -21,13 +23,14 @@ _PUBLICATION_TRIES = 5
 
 
 class Forwarding:
-    """Owns the forwards of all partitions. group and worker: named in every dead letter."""
+    """Owns the forwards of all partitions. group and worker: in every dead letter; namespace: of the delay log."""
 
-    __slots__ = ("_due", "_group", "_missing", "_outgoing", "_sequence", "_worker", "failures")
+    __slots__ = ("_due", "_group", "_missing", "_namespace", "_outgoing", "_sequence", "_worker", "failures")
 
-    def __init__(self, group: str, worker: str) -> None:
+    def __init__(self, group: str, worker: str, namespace: str = "kworker") -> None:
         self._group = group
         self._worker = worker
+        self._namespace = namespace
         self._outgoing: list[Forward] = []
         self._missing: list[tuple[str, str]] = []
         self._due: list[tuple[float, int, Forward]] = []  # refused, to be tried again
@@ -44,6 +47,27 @@ class Forwarding:
         """Send what a task published with its success."""
         self._send(entry, [Forward(entry, publication) for publication in publications])
 
+    def put_off(self, entry: Entry, due: float, at: float) -> None:
+        """Send the entry to the delay log. `due`: when it is to be tried again, by the engine's time; `at`: the same in
+        seconds since the epoch."""
+        task = entry.task
+        info = Retried(
+            entry.attempt, int(entry.seen * 1000), f"{task.topic}/{task.partition}/{task.offset}", task.timestamp
+        )
+        record = retry(task.key, task.value, task.headers, info, due=at, group=self._group, namespace=self._namespace)
+        self._send(entry, [Forward(entry, record, due=due)])
+
+    def ask_for_log(self) -> None:
+        """Have the delay log made, and what belongs to it."""
+        log = log_of(self._namespace)
+        self._missing.append((log, log))
+
+    def give_back(self, forward: Forward) -> None:
+        """The delay log did not take it: its entry is not on its way any more."""
+        self._count_failure(forward.entry)
+        forward.entry.partition.forwarding -= 1
+        forward.entry.pending = 0
+
     def acknowledged(self, forward: Forward) -> bool:
         """The broker has it; True when that was the last one its entry waited for."""
         entry = forward.entry
@@ -56,7 +80,7 @@ class Forwarding:
         """The broker did not take it: make it smaller, have its topic created, or just try again later."""
         entry = forward.entry
         topic = forward.publication.topic
-        self.failures[entry.task.topic] = self.failures.get(entry.task.topic, 0) + 1
+        self._count_failure(entry)
         if forward.verdict is None and refusal is not Refusal.OTHER and forward.tries >= _PUBLICATION_TRIES:
             # A task that publishes what no broker will take must not stop its partition: the record is set aside.
             error = ErrorInfo("publication", f"what it published to {topic!r} was refused: {refusal.name.lower()}")
@@ -99,6 +123,10 @@ class Forwarding:
         entry.pending = len(forwards)
         entry.partition.forwarding += len(forwards)
         self._outgoing += forwards
+
+    def _count_failure(self, entry: Entry) -> None:
+        topic = entry.partition.topic_partition.topic
+        self.failures[topic] = self.failures.get(topic, 0) + 1
 
     def _letter(self, entry: Entry, verdict: Verdict, at: float, level: int) -> Publication:
         return dead_letter(

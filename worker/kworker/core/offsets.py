@@ -30,14 +30,18 @@ class OffsetTracker:
 
     def finish(self, offset: int) -> None:
         """The effect of this record is acknowledged; it is finished once, after it was opened."""
-        unfinished = self._open
-        if unfinished[0] != offset:
-            self._finished.add(offset)
-            return
-        unfinished.popleft()
-        finished = self._finished
-        while unfinished and unfinished[0] in finished:
-            finished.discard(unfinished.popleft())
+        self.finish_all([offset])
+
+    def finish_all(self, offsets: list[int]) -> None:
+        """`finish` for each of them."""
+        unfinished, finished = self._open, self._finished
+        for offset in offsets:
+            if unfinished[0] != offset:
+                finished.add(offset)
+                continue
+            unfinished.popleft()
+            while finished and unfinished and unfinished[0] in finished:
+                finished.discard(unfinished.popleft())
 
     def end_reached(self, offset: int) -> bool:
         """The log ends at `offset`: all that is missing below it is no record. True if that moved `next`.

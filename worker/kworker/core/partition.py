@@ -13,7 +13,7 @@ from kworker.task import TopicPartition
 if TYPE_CHECKING:
     from kworker.core.entry import Entry
     from kworker.core.forward import Forward
-    from kworker.core.suspicion import Watch
+    from kworker.core.watch import Watch
 
 
 class Partition:

@@ -42,12 +42,12 @@ class Pressure:
         self.unfinished_bytes += size
         self.unfinished += records
 
-    def remove(self, partition: Partition, size: int) -> None:
-        """A record of `size` bytes is finished."""
-        size += _RECORD_BYTES
+    def remove(self, partition: Partition, records: int, size: int) -> None:
+        """Records are finished, of `size` bytes in all."""
+        size += records * _RECORD_BYTES
         partition.bytes -= size
         self.unfinished_bytes -= size
-        self.unfinished -= 1
+        self.unfinished -= records
 
     def forget(self, partition: Partition) -> None:
         """The partition is fenced: what is unfinished of it is another worker's."""

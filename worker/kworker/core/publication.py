@@ -44,7 +44,7 @@ def message(
     if not id:
         raise ValueError(f"cannot publish {task!r}: the id is empty; leave it out to get one made")
     _check_name(task, "topic", topic)
-    value, content_type = _encode(task, payload)
+    value, content_type = _encode(f"cannot publish {task!r}: the payload", payload)
     attributes = _attributes(task, id, now)
     if content_type:
         attributes["content-type"] = content_type
@@ -60,7 +60,7 @@ def result(task: Task, value: object, *, topic: str, now: float) -> Publication:
 
     value: as a payload. now: seconds since the epoch. Raises ValueError or TypeError for what JSON cannot hold.
     """
-    content, content_type = _encode(task.name, value)
+    content, content_type = _encode(f"the result of {task.name!r}", value)
     attributes = _attributes(f"{task.name}.result", f"{task.id}/result", now) | {"ce_causationid": task.id}
     if content_type:
         attributes["content-type"] = content_type
@@ -78,7 +78,7 @@ def _attributes(kind: str, id: str, now: float) -> dict[str, str | bytes]:
     }
 
 
-def _encode(task: str, payload: object) -> tuple[bytes | None, str]:
+def _encode(what: str, payload: object) -> tuple[bytes | None, str]:
     if payload is None:
         return None, ""
     if isinstance(payload, bytes | bytearray | memoryview):
@@ -86,12 +86,12 @@ def _encode(task: str, payload: object) -> tuple[bytes | None, str]:
     try:
         value = msgspec.json.encode(payload)
     except TypeError as error:
-        raise TypeError(f"cannot publish {task!r}: the payload does not fit into JSON: {error}") from error
+        raise TypeError(f"{what} does not fit into JSON: {error}") from error
     except (ValueError, OverflowError, RecursionError) as error:
-        raise ValueError(f"cannot publish {task!r}: the payload does not fit into JSON: {error}") from error
+        raise ValueError(f"{what} does not fit into JSON: {error}") from error
     # msgspec writes NaN and infinity as null: what the task would get is not what was published.
     if b"null" in value and not isinstance(payload, msgspec.Raw) and _holds_no_number(msgspec.to_builtins(payload)):
-        raise ValueError(f"cannot publish {task!r}: the payload holds NaN or infinity, which JSON cannot hold")
+        raise ValueError(f"{what} holds NaN or infinity, which JSON cannot hold")
     return value, "application/json"
 
 

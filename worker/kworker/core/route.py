@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 class Route:
     """One task name. `limit`: how many of its attempts may be admitted at once; None is as many as there are slots.
+    `in_memory`: seconds that a retry may wait in memory, where that is not the worker's.
 
     The counters have one writer, the loop; the metrics page only reads them.
     """
@@ -22,8 +23,10 @@ class Route:
     __slots__ = (
         "admitted",
         "dead_lettered",
+        "delayed",
         "executor",
         "failed",
+        "in_memory",
         "limit",
         "name",
         "policy",
@@ -33,15 +36,24 @@ class Route:
         "waiting",
     )
 
-    def __init__(self, name: str, executor: str, policy: RetryPolicy, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        executor: str,
+        policy: RetryPolicy,
+        limit: int | None = None,
+        in_memory: float | None = None,
+    ) -> None:
         self.name = name
         self.executor = executor
         self.policy = policy
         self.limit = limit
+        self.in_memory = in_memory
         self.admitted = 0
         self.waiting: deque[Entry] | None = None
         self.succeeded = 0
         self.retried = 0
+        self.delayed = 0
         self.postponed = 0
         self.failed: dict[str, int] = {}
         self.dead_lettered: dict[Reason, int] = {}

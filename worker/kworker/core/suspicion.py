@@ -23,7 +23,6 @@ or above a watched partition's acknowledged lease is started.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection
 from datetime import UTC, datetime
 
@@ -32,81 +31,16 @@ from msgspec import structs
 from kworker.core.actions import Action, Cleared, Suspected
 from kworker.core.entry import Entry
 from kworker.core.forward import Verdict
-from kworker.core.mark import ALIVE, FIRST_LEASE, Mark
+from kworker.core.mark import ALIVE, Mark
 from kworker.core.partition import Partition
 from kworker.core.ready import ReadyQueue
+from kworker.core.watch import Watch
 from kworker.task import ErrorInfo, Reason
 
 MOST_DEATHS = 3
 """A record that was named at the deaths of so many lives is set aside."""
 
-_LARGEST_LEASE = 4096
 _ALIVE_AFTER = 5  # commit intervals that a watched partition must have lived for, from its first record on
-
-
-class Watch:
-    """The care for one partition whose last owner ended without a word. end: of the log when it was assigned."""
-
-    __slots__ = (
-        "_isolated",
-        "_lease",
-        "_renewed",
-        "_since",
-        "_size",
-        "alone",
-        "held",
-        "named",
-        "suspects_end",
-        "until",
-    )
-
-    def __init__(self, before: Mark, mark: Mark, end: int | None, isolated: Collection[str], *, named: bool) -> None:
-        self.suspects_end = _least(before.lease, end) if before.suspect else 0
-        self.until = _least(mark.lease, end)
-        self.named = named  # a commit that names a record may be stored, and none that takes it back is acknowledged
-        self.alone: deque[Entry] = deque()  # ready, to run alone
-        self.held: deque[Entry] = deque()  # ready, at or above the lease
-        self._isolated = isolated
-        self._lease = 0  # what may be started is below it
-        self._size = FIRST_LEASE
-        self._renewed = 0.0
-        self._since: float | None = None
-
-    def lets(self, entry: Entry) -> bool:
-        """Whether this entry, which is ready, may start as any other; if not, it is kept here."""
-        if entry.route.executor in self._isolated:
-            return True
-        if entry.task.offset < self.suspects_end:
-            self.alone.append(entry)
-        elif entry.task.offset >= self._lease:
-            self.held.append(entry)
-        else:
-            return True
-        return False
-
-    def raised(self, lease: int) -> list[Entry]:
-        """The lease is `lease` now: the entries that may start by it."""
-        if lease <= self._lease:
-            return []
-        self._lease = lease
-        freed = [entry for entry in self.held if entry.task.offset < lease]
-        self.held = deque(entry for entry in self.held if entry.task.offset >= lease)
-        return freed
-
-    def next_lease(self, now: float, interval: float) -> int:
-        """The lease to ask for: as many offsets more as are started in a part of the commit interval."""
-        if now - self._renewed < interval / 4:
-            self._size = min(_LARGEST_LEASE, self._size * 2)
-        elif now - self._renewed > interval:
-            self._size = max(FIRST_LEASE, self._size // 2)
-        self._renewed = now
-        return self.held[0].task.offset + self._size
-
-    def lived(self, partition: Partition, now: float) -> float:
-        """Seconds since the first record was here."""
-        if self._since is None and partition.marks:
-            self._since = now
-        return 0.0 if self._since is None else now - self._since
 
 
 class Suspicion:
@@ -128,8 +62,7 @@ class Suspicion:
         self.charges += charged is not None
         if mark.lives <= 1:
             return []
-        watch = Watch(before, mark, end, self._isolated, named=partition.marked.alone is not None)
-        partition.watch = watch
+        watch = partition.watch = Watch(partition, before, end, self._isolated)
         self.watched.append(partition)
         if not watch.suspects_end:
             return []
@@ -138,14 +71,14 @@ class Suspicion:
 
     def judge(self, entry: Entry) -> Verdict | None:
         """Raise the attempt of a record of a watched partition by its deaths; the verdict if they were too many."""
-        times = entry.partition.mark.deaths.get(entry.task.offset)
+        times = entry.partition.mark.deaths.get(entry.offset)
         if times is None or entry.route.executor in self._isolated:
             return None
         deaths = len(times)
         entry.attempt += deaths
         if deaths < MOST_DEATHS:
             return None
-        entry.attempt, entry.run = deaths, 2 * deaths
+        entry.attempt, entry.run = entry.attempt - 1, 2 * deaths
         when = ", ".join(datetime.fromtimestamp(time, UTC).isoformat() for time in times)
         why = f"the worker died {deaths} times while it ran this task alone, started at {when}"
         return Verdict(Reason.CRASHED, ErrorInfo("crash", why))
@@ -179,10 +112,13 @@ class Suspicion:
         for partition in self.watched:
             watch = partition.watch
             assert watch is not None
-            for entry in watch.raised(partition.marked.lease):
+            mark, marked = partition.mark, partition.marked
+            known = (mark.first, mark.lease) == (marked.first, marked.lease)
+            for entry in watch.raised(min(mark.lease, marked.lease)):
                 ready.push(entry)
-            if watch.held and partition.mark.lease <= partition.marked.lease and not closed:
-                self._rewrite(partition, lease=watch.next_lease(now, self._interval))
+            if watch.held and known and not closed and not watch.busy:
+                first, lease = watch.next_range(now, self._interval)
+                self._rewrite(partition, first=first, lease=lease)
         if current is None or self._started or running or not self._acknowledged(current):
             return None
         self._started = True
@@ -212,6 +148,8 @@ class Suspicion:
         watch = partition.watch
         if watch is None:
             return []
+        first, lease = watch.left(partition.mark)
+        self._rewrite(partition, first=first, lease=lease)
         dropped = [*watch.alone, *watch.held]
         watch.alone.clear()
         watch.held.clear()
@@ -235,7 +173,7 @@ class Suspicion:
             watch = partition.watch
             if watch is not None and watch.alone:
                 entry = watch.alone.popleft()
-                self._rewrite(partition, alone=entry.task.offset, since=int(at))
+                self._rewrite(partition, alone=entry.offset, since=int(at))
                 return entry
         return None
 
@@ -254,7 +192,3 @@ class Suspicion:
     def _rewrite(self, partition: Partition, **changes: object) -> None:
         partition.mark = structs.replace(partition.mark, **changes)
         partition.changes += 1
-
-
-def _least(offset: int, end: int | None) -> int:
-    return offset if end is None else min(offset, end)

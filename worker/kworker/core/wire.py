@@ -41,7 +41,7 @@ def decode(record: Record, names: Container[str], default: str | None) -> Task |
     try:
         headers = _headers_of(record) or []
     except (UnicodeDecodeError, SystemError):
-        return DecodeError(Reason.UNDECODABLE, _NAME_LOST, "a header's name is not UTF-8; its headers are lost")
+        return _name_lost()
     found = dict(headers)
     attributes: dict[str, bytes] | None = None
     if (kind := found.get("content-type")) and kind[: len(structured.MARK)].lower() == structured.MARK:
@@ -58,7 +58,7 @@ def decode(record: Record, names: Container[str], default: str | None) -> Task |
         return DecodeError(Reason.UNROUTABLE, "no_task", "it names no task, and its topic has no default task")
     if named not in names:
         return DecodeError(Reason.UNROUTABLE, "unknown_task", f"no plugin here offers the task {named[:200]!r}")
-    if len(headers) > 1 or not raw or attributes is not None:
+    if len(headers) > 1 or attributes is not None or (headers and not raw):
         return _full(record, named, headers, found, attributes)
     value, key = record.value(), record.key()
     return Task(
@@ -72,6 +72,14 @@ def decode(record: Record, names: Container[str], default: str | None) -> Task |
         record.timestamp()[1],
         (len(value) if value else 0) + (len(key) if key else 0),
     )
+
+
+def headers_of(record: Record) -> Headers | DecodeError:
+    """A record's headers, for who looks at them before `decode` does. Ask once: see `bare`."""
+    try:
+        return _headers_of(record) or []
+    except (UnicodeDecodeError, SystemError):
+        return _name_lost()
 
 
 def bare(record: Record, error: DecodeError) -> Task:
@@ -133,6 +141,10 @@ def _full(
         return DecodeError(Reason.UNDECODABLE, "header", "a header that kworker reads is not UTF-8")
     except (ValueError, OverflowError):
         return DecodeError(Reason.UNDECODABLE, "deadline", "ce_deadline is not an RFC 3339 time")
+
+
+def _name_lost() -> DecodeError:
+    return DecodeError(Reason.UNDECODABLE, _NAME_LOST, "a header's name is not UTF-8; its headers are lost")
 
 
 def _bytes_of(headers: Headers) -> int:

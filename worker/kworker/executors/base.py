@@ -145,35 +145,36 @@ class Given(Protocol):
         """The number of this run, from 1."""
 
 
-class Attempt:
-    """One run of one entry; whoever takes its one claim reports it: its slot when it ends, or the loop's watch."""
+class Attempt(Struct, eq=False):
+    """One run of one entry; whoever takes its one claim reports it: its slot when it ends, or the loop's watch.
 
-    __slots__ = ("_cancelled", "_claims", "_context", "entry", "run", "since")
+    run: the entry's when it was started. since: monotonic seconds. claims: begins as `[None]`. context: once its
+    function is called, where that takes one. cancelled: whether it was asked to end.
+    """
 
-    def __init__(self, entry: Entry, since: float) -> None:
-        self.entry = entry
-        self.run = entry.run
-        self.since = since
-        self._context: Context | None = None
-        self._cancelled = False
-        self._claims = [None]
+    entry: Entry
+    run: int
+    since: float
+    claims: list[None]
+    context: Context | None = None
+    cancelled: bool = False
 
     def began(self, context: Context) -> None:
         """Its function is about to be called, with this."""
-        self._context = context
-        if self._cancelled:
+        self.context = context
+        if self.cancelled:
             context.cancel()
 
     def cancel(self) -> None:
         """Ask it to end. Order: the flag first, so that one of both sees what the other did."""
-        self._cancelled = True
-        if self._context is not None:
-            self._context.cancel()
+        self.cancelled = True
+        if self.context is not None:
+            self.context.cancel()
 
     def claim(self) -> bool:
         """True for the first of both who asks: an attempt may end at the very moment it is given up."""
         try:
-            self._claims.pop()
+            self.claims.pop()
         except IndexError:
             return False
         return True
@@ -231,8 +232,8 @@ def succeeded(
     if topic is not None:
         try:
             publications += (result(task, returned, topic=topic, now=clock()),)
-        except (TypeError, ValueError) as error:  # what it returned does not fit into JSON
-            return outcome_of(error)
+        except (TypeError, ValueError) as error:  # another attempt would do its work again, for the same answer
+            return Refused(Reason.REJECTED, ErrorInfo("result", f"{error}; return what it can hold, or bytes"))
     return SUCCESS if returned is None and not publications else Success(returned, publications)
 
 

@@ -34,18 +34,14 @@ _BLOCKED = 10.0  # seconds without an answer after which another loop takes over
 _CANCELLED = "asyncio.exceptions.CancelledError"
 
 
-class _Attempt(Attempt):
+class _Attempt(Attempt, eq=False, kw_only=True):
     """One attempt in its event loop. `begun` and its task are the loop's; `told` is written by the worker's loop."""
 
-    __slots__ = ("begun", "home", "slot", "task", "told")
-
-    def __init__(self, entry: Entry, since: float, slot: str, home: EventLoop[_Attempt]) -> None:
-        super().__init__(entry, since)
-        self.slot = slot
-        self.home = home
-        self.task: asyncio.Task[None] | None = None
-        self.begun = False
-        self.told = False
+    slot: str
+    home: EventLoop[_Attempt]
+    task: asyncio.Task[None] | None = None
+    begun: bool = False
+    told: bool = False
 
     def tell(self) -> None:
         """Ask it to end, once; from another thread than its loop's."""
@@ -156,7 +152,7 @@ class CoroutineExecutor:
             except IndexError:
                 free.append(slot)
                 continue  # what came between the two saw no free slot, and woke nobody
-            attempt = _Attempt(entry, clock(), slot, loop)
+            attempt = _Attempt(entry, entry.run, clock(), [None], slot=slot, home=loop)
             attempt.task = create(run(attempt), context=Variables())
             attempts.add(attempt)
 

@@ -195,7 +195,7 @@ class ThreadExecutor:
             if entry is None:
                 return
             since = clock()
-            attempt = slot.attempt = Attempt(entry, since)
+            attempt = slot.attempt = Attempt(entry, entry.run, since, [None])
             runnable = runnables[entry.task.name]
             timeout = runnable.spec.timeout
             outcome = execute(entry, runnable, since + timeout if timeout else None, publish, attempt.began)

@@ -49,6 +49,13 @@ class Backlogs:
         quiet: dict[str, Any] = {"logger": silent, "error_cb": self._complain}
         self._admin = AdminClient({**admin, **quiet})
         self._settings = {**consumer, **quiet, "queued.min.messages": "2000"}
+        self._consumer: Consumer | None = None
+
+    def close(self) -> None:
+        """End the client that has read records, if any was; another one is made when it is needed."""
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
 
     def read(self, group: str, takes: Callable[[str], bool]) -> list[Backlog]:
         """The backlog of every partition the group has committed, and of all topics that `takes` accepts.
@@ -106,7 +113,10 @@ class Backlogs:
     def _records(self, backlogs: Iterable[Backlog], deadline: float | None) -> Iterator[Seen]:
         """Every record from each partition's start to its end."""
         open_ends = {one.place: one.end for one in backlogs}
-        consumer = Consumer({**self._settings, "enable.partition.eof": "true", "isolation.level": "read_committed"})
+        if self._consumer is None:
+            settings = {**self._settings, "enable.partition.eof": "true", "isolation.level": "read_committed"}
+            self._consumer = Consumer(settings)
+        consumer = self._consumer
         try:
             consumer.assign([Position(*one.place, one.start) for one in backlogs])
             heard = time.monotonic()
@@ -131,8 +141,12 @@ class Backlogs:
                     if offset + (error is None) >= end:
                         del open_ends[place]
                         consumer.incremental_unassign([Position(*place)])
+        except KafkaException:
+            self.close()  # whatever is wrong with it
+            raise
         finally:
-            consumer.close()
+            if self._consumer is not None:
+                consumer.unassign()  # nothing is fetched until it is needed again
 
     def why(self, error: Exception) -> str:
         """Why a method raised this KafkaException, or TimeoutError, as far as it is known."""

@@ -23,8 +23,11 @@ from kworker.core.events import Assigned, Assignment, EndReached, Event, FetchFa
 from kworker.core.metadata import Alphabet
 from kworker.kafka.committer import Committer
 from kworker.kafka.ends import LogEnds
+from kworker.kafka.fetch import fetch
+from kworker.kafka.membership import Membership
 from kworker.kafka.positions import Positions, listed
 from kworker.kafka.room import Room
+from kworker.kafka.subscription import Subscription
 from kworker.task import Record, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -32,7 +35,6 @@ _client_log = logging.getLogger("kworker.client")  # what librdkafka reports; ra
 
 _POLL = 0.1
 _SHORT_POLL = 0.005  # while urgent commits follow each other: each waits for the end of a poll
-_CHUNK = 1000
 _HOLD = 0.02  # seconds between two looks for room
 _PAUSE_AFTER = 1.0  # without room for so long, partitions are paused: that throws prefetched records away, so late
 _ANSWER_MARGIN = 5.0
@@ -42,7 +44,7 @@ _LEAVE = 0.5  # seconds of the time for a close that are kept for leaving the gr
 class Intake:
     """See the module. Commands may be given from any thread; they are executed in the order they were given.
 
-    Its counters have one writer, the intake thread.
+    Its counters have one writer, the intake thread. retries: the group's retry topic; it is read if there is one.
     """
 
     def __init__(
@@ -56,9 +58,10 @@ class Intake:
         probed: Callable[[Alphabet | None], None],
         start_from: str = "earliest",
         revoke_timeout: float = 10.0,
+        retries: str = "",
     ) -> None:
         self._settings = settings
-        self._topics = list(topics)
+        self._subscription = Subscription(topics, retries)
         self._post = post
         self._room = room
         self._fatal = fatal
@@ -72,8 +75,9 @@ class Intake:
         self._no_room_since: float | None = None
         self._seeking = False
         self._closing = False
-        self._positions = Positions(start_from, probed)
+        self._positions = Positions(start_from, probed, retries)
         self._ends = LogEnds()
+        self._membership = Membership(settings)
         self._thread = threading.Thread(target=self._run, name="kworker-intake", daemon=True)
         self.joined = False
         self.last_poll = time.monotonic()
@@ -92,7 +96,7 @@ class Intake:
 
     def commit(self, items: Sequence[CommitItem], *, urgent: bool = False) -> None:
         """Commit; answered by one Committed event. urgent: wait for the answer here."""
-        ordered = self._committer.revocations
+        ordered = self._committer.given_up
         self._commands.put(lambda: self._committer.send(self._consumer, items, ordered, urgent=urgent))
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
@@ -111,8 +115,13 @@ class Intake:
         """These topics were deleted and made anew: read them from where their logs start."""
         self._commands.put(lambda: self._begin_again(topics))
 
+    def read_retries(self) -> None:
+        """There is a retry topic: read it as well, unless that is done."""
+        self._commands.put(lambda: self._subscription.grow(self._consumer))
+
     def release(self, items: Sequence[CommitItem]) -> None:
         """The answer to Revoked: commit this and give the partitions up."""
+        self._committer.release()
         self._released.put(list(items))
 
     def close(self, items: Sequence[CommitItem], timeout: float) -> bool:
@@ -145,8 +154,8 @@ class Intake:
                     "logger": _client_log,
                 }
             )
-            self._consumer.subscribe(
-                self._topics,
+            self._subscription.begin(
+                self._consumer,
                 on_assign=self._guarded(self._on_assign),
                 on_revoke=self._guarded(self._on_revoke),
                 on_lost=self._guarded(self._on_lost),
@@ -155,11 +164,15 @@ class Intake:
                 self._execute_commands()
                 if not self._closing:
                     self._step()
-                if self._ends.due(self.last_poll):
-                    self._ends.look(self._consumer, self._assigned, self._paused)
+                    self._look()
         except Exception as error:
             log.debug("intake", exc_info=True)
             self._fatal(f"intake: {type(error).__name__}: {error}")
+
+    def _look(self) -> None:
+        if not self._closing:
+            self._ends.look(self._consumer, self._assigned, self._paused, self.last_poll)
+            self.joined = self._membership.holds(self._consumer, self.joined, self.last_poll)
 
     def _step(self) -> None:
         room = self._room.records() - self._seeking
@@ -175,25 +188,16 @@ class Intake:
             log.exception("fetching records raised; going back to what was delivered last")
             self._ask_to_seek()
             return
+        self.last_poll = time.monotonic()
         if batch:
             self._deliver(batch)
 
     def _fetch(self, room: int) -> list[Message]:
-        # consume(n, timeout) would wait for n records or the whole timeout; poll returns with the first.
-        first = self._consumer.poll(_SHORT_POLL if self._committer.hurried else _POLL)
-        self.last_poll = time.monotonic()
-        if first is None:
-            return []
-        batch = [first]
-        most_bytes = self._room.bytes()
-        size = len(first)
-        while len(batch) < room and size < most_bytes:
-            more = self._consumer.consume(min(_CHUNK, room - len(batch)), 0)
-            batch += more
-            size += sum(map(len, more))
-            if len(more) < _CHUNK or len(batch) > 4 * _CHUNK:
-                break
-        return batch
+        return fetch(self._consumer, self._patience, room, self._room.bytes)
+
+    @property
+    def _patience(self) -> float:
+        return _SHORT_POLL if self._committer.hurried else _POLL
 
     def _deliver(self, batch: list[Message]) -> None:
         # The client's stubs say Optional where a message without an error has a value.
@@ -221,7 +225,7 @@ class Intake:
             self._hold(True)
         if self._held:
             try:
-                message = self._consumer.poll(_SHORT_POLL if self._committer.hurried else _POLL)
+                message = self._consumer.poll(self._patience)
             except Exception:
                 log.exception("polling raised; going back to what was delivered last")
                 self._ask_to_seek()
@@ -252,8 +256,7 @@ class Intake:
         names = [name for name in partitions if name in self._assigned]
         (self._paused.update if paused else self._paused.difference_update)(names)
         if names and not self._held:
-            change = self._consumer.pause if paused else self._consumer.resume
-            change([Position(*name) for name in names])
+            (self._consumer.pause if paused else self._consumer.resume)([Position(*name) for name in names])
 
     def _ask_to_seek(self) -> None:
         # Nothing more is fetched until the answer: a record beyond the gap would make it look delivered.
@@ -270,10 +273,8 @@ class Intake:
     def _begin_again(self, topics: Collection[str]) -> None:
         for name in [name for name in self._assigned if name.topic in topics]:
             start = self._positions.first(self._consumer, name)
-            log.error(
-                "the topic was deleted and made anew: it is read from its start",
-                extra={**name._asdict(), "start": start},
-            )
+            extra = {**name._asdict(), "start": start}
+            log.error("the topic was deleted and made anew: it is read from its start", extra=extra)
             self._restart(name, start, fresh=True)
 
     def _close(self, deadline: float) -> None:
@@ -302,7 +303,7 @@ class Intake:
             return
         self.rebalances["assigned"] += 1
         assignments = self._positions.resolve(consumer, partitions)
-        names = {assignment.topic_partition for assignment in assignments}
+        names = {given.topic_partition for given in assignments}
         self._assigned |= names
         self._paused -= names
         # Order: the loop hears of the assignment before any record of it can be fetched.
@@ -349,7 +350,6 @@ class Intake:
         )
 
     def _give_up(self, names: list[TopicPartition], *, lost: bool) -> None:
-        self._committer.revocations += 1
         self._assigned.difference_update(names)
         self._paused.difference_update(names)
         for name in names:

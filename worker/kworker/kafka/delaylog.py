@@ -11,6 +11,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -26,16 +27,18 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 )
 
 from kworker.config import Config
-from kworker.core.delayed import log_of
+from kworker.core.delayed import log_of, retry_topic
 from kworker.kafka.settings import admin_settings, consumer_settings, producer_settings
+from kworker.kafka.topics import RETENTION_MS
 
 HOUR_MS = 3_600_000
+_SIZE = "max.message.bytes"
 WANTED: Mapping[str, str] = {
     "cleanup.policy": "compact",
     "delete.retention.ms": str(24 * HOUR_MS),
     "min.compaction.lag.ms": str(HOUR_MS),
     "segment.ms": str(6 * HOUR_MS),
-    "max.message.bytes": str((1 << 20) + 12 + (64 << 10)),
+    _SIZE: str((1 << 20) + 12 + (64 << 10)),
 }
 """What a delay log made by kworker is configured with; one that exists may have other numbers, within limits."""
 
@@ -89,16 +92,26 @@ def keeper_settings(config: Config) -> dict[str, Any]:
     return settings
 
 
+def loader_settings(config: Config) -> dict[str, str]:
+    """The settings of a Consumer that reads a partition from its start to its end, and is in no group."""
+    own = {"group.id": f"{group_of(config.namespace)}.loader", "log_level": "2"}  # what fails is told by the call
+    return {name: str(value) for name, value in keeper_settings(config).items()} | own
+
+
 def writer_settings(config: Config) -> dict[str, Any]:
     """The settings of the producers that hand over."""
     return producer_settings(config)
 
 
 class DelayLog:
-    """The topic, through an admin client. Every call is bounded; raises KafkaException when the broker is away."""
+    """The topic, through an admin client. Every call is bounded; raises KafkaException when the broker is away.
+    `replication`: of what it creates; -1 is the broker's default."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, replication: int = -1) -> None:
+        self._replication = replication
         self.name = log_of(config.namespace)
+        self.retries = retry_topic(config.namespace, config.group)
+        """Where retries of the configured group come back."""
         self._config = config
         self._client = AdminClient({"log_level": "2", **admin_settings(config)})
 
@@ -109,18 +122,41 @@ class DelayLog:
 
     def create(self, partitions: int) -> str:
         """Make it, unless it is there; returns why it could not be made, with the command that does, or ''."""
-        answer = self._client.create_topics([self._plan(partitions)], operation_timeout=_BUDGET)[self.name]
+        why = self._make(self._plan(partitions))
+        if why:
+            why = (
+                f"the delay log {self.name!r} could not be made: {why}; make it with: {self.create_command(partitions)}"
+            )
+        return why
+
+    def create_retries(self, partitions: int) -> str:
+        """Make the topic where retries of the configured group come back, unless it is there; returns why it could not
+        be made, with the command that does, or ''. It takes what the log takes; what nobody reads for 30 days goes."""
+        why = self._make(self._retries_plan(partitions))
+        if why:
+            command = self.retries_command(partitions)
+            why = f"the retry topic {self.retries!r} could not be made: {why}; make it with: {command}"
+        return why
+
+    def _make(self, plan: NewTopic) -> str:
+        answer = self._client.create_topics([plan], operation_timeout=_BUDGET)[plan.topic]
         try:
             answer.result(_BUDGET)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                return f"the delay log {self.name!r} could not be made: {error.args[0].str()}; make it with: " + (
-                    self.create_command(partitions)
-                )
+                return str(error.args[0].str())
+        except TimeoutError:
+            return "no answer in time"
         return ""
 
+    def _retries_plan(self, partitions: int) -> NewTopic:
+        config = {"cleanup.policy": "delete", "retention.ms": str(RETENTION_MS), _SIZE: WANTED[_SIZE]}
+        with suppress(KafkaException, TimeoutError, KeyError):  # the log's settings may not be read
+            config[_SIZE] = self.settings()[_SIZE]
+        return NewTopic(self.retries, num_partitions=partitions, replication_factor=self._replication, config=config)
+
     def _plan(self, partitions: int) -> NewTopic:
-        return NewTopic(self.name, num_partitions=partitions, replication_factor=-1, config=dict(WANTED))
+        return NewTopic(self.name, num_partitions=partitions, replication_factor=self._replication, config=dict(WANTED))
 
     def place(self, partition: int) -> LogPlace:
         """Where the log of a partition is now."""
@@ -156,8 +192,17 @@ class DelayLog:
 
     def create_command(self, partitions: int) -> str:
         """The command that makes it."""
-        words = ["--create", "--topic", self.name, "--partitions", str(partitions)]
-        for name, value in WANTED.items():
+        return self._create_command(self._plan(partitions))
+
+    def retries_command(self, partitions: int) -> str:
+        """The command that makes the retry topic."""
+        return self._create_command(self._retries_plan(partitions))
+
+    def _create_command(self, plan: NewTopic) -> str:
+        words = ["--create", "--topic", plan.topic, "--partitions", str(plan.num_partitions)]
+        if plan.replication_factor > 0:
+            words += ["--replication-factor", str(plan.replication_factor)]
+        for name, value in (plan.config or {}).items():
             words += ["--config", f"{name}={value}"]
         return self._command("kafka-topics.sh", *words)
 

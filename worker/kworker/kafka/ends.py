@@ -20,9 +20,12 @@ class LogEnds:
         self._next_look = 0.0
 
     def look(
-        self, consumer: Consumer, assigned: Collection[TopicPartition], paused: Collection[TopicPartition]
+        self, consumer: Consumer, assigned: Collection[TopicPartition], paused: Collection[TopicPartition], now: float
     ) -> None:
-        """Note the ends: fetches brought them along, but for a paused partition, that has none."""
+        """Note the ends, when it is time (`now`: monotonic): fetches brought them along, but not for what is paused."""
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK
         ends, answers = {}, True
         for name in assigned:
             if answers and name in paused:
@@ -35,10 +38,3 @@ class LogEnds:
             if end >= 0:
                 ends[name] = end
         self.known = ends
-
-    def due(self, now: float) -> bool:
-        """Whether it is time to look again; `now` by the monotonic clock."""
-        if now < self._next_look:
-            return False
-        self._next_look = now + _LOOK
-        return True

@@ -34,11 +34,13 @@ _TRIES = 6
 class Positions:
     """Resolves start positions. `start_from`: earliest or latest, for a group without a committed offset.
 
-    `probed`: told once which alphabet the broker keeps in commit metadata; None if it keeps none.
+    `probed`: told once which alphabet the broker keeps in commit metadata; None if it keeps none. `own`: a topic of the
+    group's own, of which it begins with the first record whatever `start_from` says.
     """
 
-    def __init__(self, start_from: str, probed: Callable[[Alphabet | None], None]) -> None:
+    def __init__(self, start_from: str, probed: Callable[[Alphabet | None], None], own: str = "") -> None:
         self._start_from = start_from
+        self._own = own
         self._started = int(time.time() * 1000)
         self._probed: Callable[[Alphabet | None], None] | None = probed
         self._alphabet: Alphabet | None = Alphabet.WIDE
@@ -71,7 +73,7 @@ class Positions:
         is published to a new partition before it is assigned would be lost.
         """
         low, high = self._watermarks(consumer, name)
-        if self._start_from != "latest":
+        if self._start_from != "latest" or name.topic == self._own:
             return low
         since = [Position(*name, self._started)]
         found = _patiently(lambda: consumer.offsets_for_times(since, timeout=_CALL))[0].offset

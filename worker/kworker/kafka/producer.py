@@ -18,6 +18,7 @@ from kworker.core.events import Forwarded, Refusal
 from kworker.core.forward import Forward
 
 log = logging.getLogger(__name__)
+_retries_log = logging.getLogger("kworker.retries")  # rate-limited as well
 _client_log = logging.getLogger("kworker.client")  # what librdkafka reports; rate-limited by the worker
 
 _TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.RECORD_LIST_TOO_LARGE}
@@ -86,10 +87,11 @@ class ForwardProducer:
         self._answers.append((forward, None if error is None else self._refusal(forward, error)))
 
     def _refusal(self, forward: Forward, error: KafkaError) -> Refusal:
-        log.warning(
-            "the broker did not take a record; it is tried again",
-            extra={"topic": forward.publication.topic, "id": forward.entry.task.id, "error": error.str()},
-        )
+        told = {"topic": forward.publication.topic, "id": forward.entry.task.id, "error": error.str()}
+        if forward.due is not None:
+            _retries_log.warning("the delay log did not take a retry: it waits in memory", extra=told)
+        else:
+            log.warning("the broker did not take a record; it is tried again", extra=told)
         if error.code() in _TOO_LARGE:
             return Refusal.TOO_LARGE
         if error.code() in _NO_TOPIC:

@@ -84,12 +84,14 @@ class Sender:
         if self._stop.is_set():
             raise RuntimeError("this client is closed")
 
-    def send(self, publication: Publication, report: Report) -> bool:
-        """Queue one message; False when the queue is full. `report` is called in another thread."""
+    def send(self, publication: Publication, report: Report, partition: int = -1) -> bool:
+        """Queue one message; False when the queue is full. `report` is called in another thread. partition: -1 is the
+        one that its key has."""
         self.check()
         try:
             self.producer.produce(
                 publication.topic,
+                partition=partition,
                 value=publication.value,
                 key=publication.key,
                 headers=[*publication.headers],

@@ -213,13 +213,20 @@ def _not_matched(config: Config) -> dict[str, str]:
     """What a regular expression never means; librdkafka takes these topics for not existing."""
     if not any(topic.startswith("^") for topic in config.topics):
         return {}
-    names = [config.namespace + ".", *(t.dead_letter + "$" for t in config.topic_settings.values() if t.dead_letter)]
+    names = [*_own_topics(config), *(t.dead_letter + "$" for t in config.topic_settings.values() if t.dead_letter)]
     patterns = [
         "^__",
         DEAD_LETTER_SUFFIX.replace(".", r"\.") + "$",
         *("^" + name.replace(".", r"\.") for name in names),
     ]
     return {"topic.blacklist": ",".join(filter(None, [*patterns, config.kafka.get("topic.blacklist")]))}
+
+
+def _own_topics(config: Config) -> list[str]:
+    """What names of kworker's topics begin with, but for the group's retry topic: POSIX expressions have no `not`."""
+    prefix, rest = config.namespace + ".", f"retry.{config.group}"
+    others = [f"{prefix}{rest[:length]}([^{rest[length]}]|$)" for length in range(len(rest))]
+    return [*others, f"{prefix}{rest}[^/]"]
 
 
 def _number(value: str, default: int) -> int:

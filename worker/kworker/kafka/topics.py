@@ -32,6 +32,7 @@ RETENTION_MS = 30 * 86_400_000
 BUDGET = 10.0
 """Seconds that one call of `Topics` may take, whatever the broker does."""
 
+_LARGEST = (1 << 20) + 12  # max.message.bytes of a topic that says nothing of it
 _MOCK = "mockCluster"  # how librdkafka's mock cluster (kafka/embedded.py) names itself; its admin calls time out
 _ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 _UNREACHABLE = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
@@ -56,9 +57,11 @@ class TopicFault(Struct, frozen=True):
 
 
 class Topics:
-    """Asks for and creates topics through an admin client of its own. `settings`: its librdkafka properties."""
+    """Asks for and creates topics through an admin client of its own. `settings`: its librdkafka properties.
+    `replication`: of what it creates; -1 is the broker's default."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, Any], replication: int = -1) -> None:
+        self._replication = replication
         # What a client has to say of its connections is part of the faults; on standard error it would break the logs.
         self._settings = {"log_level": "2", **settings}
         self._client = AdminClient(self._settings | {"allow.auto.create.topics": False})
@@ -89,6 +92,11 @@ class Topics:
                 )
         return found
 
+    @property
+    def imitated(self) -> bool:
+        """Whether the broker that was asked last is the embedded one."""
+        return self._mock
+
     def identities(self, names: Iterable[str], budget: float = BUDGET) -> dict[str, str]:
         """The id that the broker gave each topic when it was created; without those it says nothing of."""
         wanted = [] if self._mock else list(names)
@@ -101,12 +109,26 @@ class Topics:
                 ids[name] = str(answer.result(_left(deadline)).topic_id)
         return ids
 
+    def ensure(
+        self, names: Iterable[str], partitions: int, *, create: bool, budget: float = BUDGET
+    ) -> list[TopicFault]:
+        """See that these topics for tasks exist; returns what is missing, as `ensure_dead_letters` does."""
+        deadline = time.monotonic() + budget
+        faults, plans = [], []
+        for name, about in self.describe(names, budget).items():
+            if about.error:
+                faults.append(TopicFault(name, f"topic {name!r}: {about.error}"))
+            elif not about.partitions:
+                plans.append(self._plan(name, partitions, {"cleanup.policy": "delete"}))
+        return faults + self._carry_out(plans, deadline, create=create, kind="topic")
+
     def ensure_dead_letters(
-        self, pairs: Mapping[str, str], *, create: bool, budget: float = BUDGET
+        self, pairs: Mapping[str, str], *, create: bool, budget: float = BUDGET, absent: int = 0
     ) -> list[TopicFault]:
         """See that each dead-letter topic of `pairs` (source -> dead-letter topic) exists; returns what is missing.
 
-        create: make those that are missing; without it they are only reported. Raises nothing.
+        create: make those that are missing; without it they are only reported. absent: partitions of a source that does
+        not exist yet; 0 is a fault. Raises nothing.
         """
         deadline = time.monotonic() + budget
         known = self.describe(dict.fromkeys([*pairs.values(), *pairs]), budget)
@@ -120,16 +142,29 @@ class Topics:
         sizes = self._sizes([source for sources in wanted.values() for source in sources], deadline)
         plans: list[NewTopic] = []
         for target, sources in wanted.items():
-            partitions = max(known[source].partitions for source in sources)
+            missing = absent if not any(known[source].error for source in sources) else 0
+            partitions = max(known[source].partitions for source in sources) or missing
             if partitions:
-                plans.append(_plan(target, partitions, [sizes[source] for source in sources if source in sizes]))
+                room = [sizes.get(source, 0 if known[source].partitions else _LARGEST) for source in sources]
+                plans.append(self._plan(target, partitions, _of_dead_letters(max(room))))
             else:
                 why = known[sources[0]].error or "it does not exist"
                 what = f"dead-letter topic {target!r} is missing, and its source {sources[0]!r} cannot be read: {why}"
                 faults.append(TopicFault(target, what))
+        return faults + self._carry_out(plans, deadline, create=create, kind="dead-letter topic")
+
+    def _plan(self, name: str, partitions: int, config: dict[str, str]) -> NewTopic:
+        return NewTopic(name, num_partitions=partitions, replication_factor=self._replication, config=config)
+
+    def _carry_out(self, plans: list[NewTopic], deadline: float, *, create: bool, kind: str) -> list[TopicFault]:
+        """Make what is planned, or only say that it is missing."""
         if not create:
-            return faults + [self._fault(plan, "is missing") for plan in plans]
-        return faults + (self._touch(plans, deadline) if self._mock else self._create(plans, deadline))
+            failed = dict.fromkeys((plan.topic for plan in plans), "is missing")
+        else:
+            failed = self._touch(plans, deadline) if self._mock else self._create(plans, deadline)
+        return [
+            self._fault(plan, f"{kind} {plan.topic!r} {failed[plan.topic]}") for plan in plans if plan.topic in failed
+        ]
 
     def _sizes(self, sources: list[str], deadline: float) -> dict[str, int]:
         """max.message.bytes of each source; those that may not be asked are left to the broker's default."""
@@ -142,34 +177,35 @@ class Topics:
                 sizes[resource.name] = int(answer.result(_left(deadline))["max.message.bytes"].value)
         return sizes
 
-    def _create(self, plans: list[NewTopic], deadline: float) -> list[TopicFault]:
+    def _create(self, plans: list[NewTopic], deadline: float) -> dict[str, str]:
+        """What could not be made, and why."""
         if not plans:
-            return []
-        faults: list[TopicFault] = []
+            return {}
+        failed: dict[str, str] = {}
         left = _left(deadline)
         answers = self._client.create_topics(plans, request_timeout=left, operation_timeout=left)
-        for plan in plans:
+        for name, answer in answers.items():
             try:
-                answers[plan.topic].result(_left(deadline))
+                answer.result(_left(deadline))
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another worker was faster
-                    faults.append(self._fault(plan, f"could not be created: {error.args[0].str()}"))
+                    failed[name] = f"could not be created: {error.args[0].str()}"
             except TimeoutError:
-                faults.append(self._fault(plan, "could not be created: no answer in time"))
-        return faults
+                failed[name] = "could not be created: no answer in time"
+        return failed
 
-    def _touch(self, plans: list[NewTopic], deadline: float) -> list[TopicFault]:
+    def _touch(self, plans: list[NewTopic], deadline: float) -> dict[str, str]:
         """On the mock cluster a metadata request is what creates a topic."""
         client = AdminClient(self._settings | {"allow.auto.create.topics": True})
-        faults = []
+        failed = {}
         for plan in plans:
             try:
                 error = client.list_topics(plan.topic, timeout=_left(deadline)).topics[plan.topic].error
             except KafkaException as failure:
                 error = failure.args[0]
             if error is not None:
-                faults.append(self._fault(plan, f"could not be created: {error.str()}"))
-        return faults
+                failed[plan.topic] = f"could not be created: {error.str()}"
+        return failed
 
     def _fault(self, plan: NewTopic, what: str) -> TopicFault:
         command = [
@@ -181,16 +217,19 @@ class Topics:
         if str(self._settings.get("security.protocol", "plaintext")).lower() != "plaintext":
             command += ["--command-config", "client.properties"]
         command += ["--topic", plan.topic, "--partitions", str(plan.num_partitions)]
+        if plan.replication_factor > 0:
+            command += ["--replication-factor", str(plan.replication_factor)]
         for name, value in (plan.config or {}).items():
             command += ["--config", f"{name}={value}"]
-        return TopicFault(plan.topic, f"dead-letter topic {plan.topic!r} {what}", shlex.join(command))
+        return TopicFault(plan.topic, what, shlex.join(command))
 
 
-def _plan(target: str, partitions: int, sizes: list[int]) -> NewTopic:
+def _of_dead_letters(room: int) -> dict[str, str]:
+    """The settings of a dead-letter topic. room: bytes that its sources take; 0: nothing is known of that."""
     config = {"cleanup.policy": "delete", "retention.ms": str(RETENTION_MS)}
-    if sizes:
-        config["max.message.bytes"] = str(min(max(sizes) + HEADER_ROOM, 2**31 - 1))
-    return NewTopic(target, num_partitions=partitions, replication_factor=-1, config=config)
+    if room:
+        config["max.message.bytes"] = str(min(room + HEADER_ROOM, 2**31 - 1))
+    return config
 
 
 def _left(deadline: float) -> float:

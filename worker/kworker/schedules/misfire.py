@@ -45,13 +45,12 @@ def due(trigger: Trigger, last: float, now: float, policy: Policy, most: int = M
     the end of that time is gone through.
     """
     wanted = 1 if policy is Policy.ONCE else min(most, MOST)
+    windows = (GRACE + 1,) if policy is Policy.SKIP else (*_WINDOWS, now - last)
     passed: list[float] = []
-    for window in (*_WINDOWS, now - last):
+    for window in windows:
         since = max(last, now - window)
         passed = list(takewhile(lambda at: at <= now, trigger.after(since)))
         if len(passed) >= wanted or since == last:
             break
-    passed = passed[-wanted:]
-    if policy is Policy.SKIP:
-        passed = [at for at in passed if now - at <= GRACE]
+    passed = [at for at in passed if now - at <= GRACE] if policy is Policy.SKIP else passed[-wanted:]
     return Due(passed, next(trigger.after(max(last, now)), None))

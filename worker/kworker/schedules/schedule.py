@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from kworker.duration import MAXIMUM
 from kworker.schedules.misfire import MOST, Due, Policy, due
-from kworker.schedules.trigger import Trigger
+from kworker.schedules.trigger import LAST, Trigger
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 """A schedule's name: it is part of the ids of what it publishes."""
@@ -70,25 +70,52 @@ class Standing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ran: float | None = None
     runs: int = field(default=0)
 
+    def __post_init__(self) -> None:
+        for at in (self.last, self.next, self.ran):
+            if at is not None and not 0 <= at < LAST:
+                raise ValueError(f"schedule {self.schedule.name}: {at!r} is not a time from 1970 on")
+        if not 0 <= self.runs < 2**53:
+            raise ValueError(f"schedule {self.schedule.name}: {self.runs} is no number of runs")
+
     @classmethod
     def begin(cls, schedule: Schedule, now: float) -> Standing:
         """A schedule that is new, or was changed: what was due before does not count."""
         following = None if schedule.paused else next(schedule.trigger.after(now), None)
         return cls(schedule=schedule, last=now, next=following)
 
-    def fire(self, now: float) -> tuple[list[float], Standing]:
+    def over(self, old: Standing) -> Standing:
+        """How it stands when it replaces `old`, written by somebody who may not know how far that one had got.
+
+        What was decided stays so; and a schedule with the times of the old one goes on where that was.
+        """
+        mine, other = self.schedule, old.schedule
+        last, following = max(self.last, old.last), self.next
+        if (mine.trigger, mine.paused) == (other.trigger, other.paused):
+            last, following = old.last, old.next
+        elif following is not None and following <= last:
+            following = next(mine.trigger.after(last), None)
+        ran = max((at for at in (self.ran, old.ran) if at is not None), default=None)
+        runs = max(self.runs, old.runs)
+        return msgspec.structs.replace(self, last=last, next=following, ran=ran, runs=runs)
+
+    def fire(self, now: float, most: int = MOST) -> tuple[list[float], Standing]:
         """What is to be published now, as the times it was due, and how the schedule stands then.
 
         Call it when `next` has come, with its jitter. A time that passed meanwhile is treated by the misfire policy.
+        most: how many are published now; the others are due at once then.
         """
         if self.next is None or now < self.schedule.fires_at(self.next):
             return [], self
         # What is due within the jitter may not have come yet with its own share of it; the one waited for has.
         until = max(self.next, now - self.schedule.jitter)
         found: Due = due(self.schedule.trigger, self.last, until, self.schedule.misfire, self.schedule.most)
-        ran = found.now[-1] if found.now else self.ran
-        standing = msgspec.structs.replace(self, last=until, next=found.next, ran=ran, runs=self.runs + len(found.now))
-        return found.now, standing
+        times, following = found.now, found.next
+        if len(times) > most:
+            times, following = times[:most], times[most]
+            until = times[-1]
+        ran = times[-1] if times else self.ran
+        standing = msgspec.structs.replace(self, last=until, next=following, ran=ran, runs=self.runs + len(times))
+        return times, standing
 
     def encode(self) -> bytes:
         """As JSON."""

@@ -24,7 +24,8 @@ LONGEST = 100
 SHORTEST_INTERVAL = 1.0
 """Seconds."""
 
-_LAST = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
+LAST = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
+"""Times are before it; seconds since the epoch."""
 
 
 class Cron(Struct, frozen=True, tag="cron", forbid_unknown_fields=True):
@@ -66,7 +67,8 @@ class Cron(Struct, frozen=True, tag="cron", forbid_unknown_fields=True):
 
 
 class Every(Struct, frozen=True, tag="every", forbid_unknown_fields=True):
-    """Each `interval` seconds, counted from `start` (seconds since the epoch). Raises ValueError below a second."""
+    """Each `interval` seconds, counted from `start` (seconds since the epoch). Raises ValueError below a second, and
+    for a start that is no date."""
 
     interval: float
     start: float = 0.0
@@ -74,11 +76,13 @@ class Every(Struct, frozen=True, tag="every", forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not (math.isfinite(self.interval) and self.interval >= SHORTEST_INTERVAL):
             raise ValueError(f"every: {self.interval!r} is less than {SHORTEST_INTERVAL:g} second")
+        if not 0 <= self.start < LAST:
+            raise ValueError(f"every: its start {self.start!r} is not a time from 1970 on")
 
     def after(self, when: float) -> Iterator[float]:
         """Every time it is due after `when`, in order; seconds since the epoch."""
         number = max(0, math.floor((when - self.start) / self.interval))
-        while (at := self.start + number * self.interval) < _LAST:
+        while (at := self.start + number * self.interval) < LAST:
             if at > when:
                 yield at
             number += 1
@@ -90,7 +94,7 @@ class Once(Struct, frozen=True, tag="once", forbid_unknown_fields=True):
     at: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.at < _LAST:
+        if not 0 <= self.at < LAST:
             raise ValueError(f"at: {self.at!r} is not a time from 1970 on")
 
     def after(self, when: float) -> Iterator[float]:

@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Self, cast
+from typing import Any, Self
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException
-from confluent_kafka import TopicPartition as Position
+from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from kworker.core.delayed import Delayed, decode
-from kworker.task import Record
-from kworker.timekeeper.cache import Asked, Cache, Entry, Gone
-from kworker.timekeeper.reading import Clocks, read
+from kworker.timekeeper.cache import Cache
+from kworker.timekeeper.entry import Entry
+from kworker.timekeeper.reading import Clocks
+from kworker.timekeeper.replay import replay
 
-SILENCE = 30.0
-"""Seconds after which a log that does not go on is a fault."""
-
-_CHUNK = 1_000
 _CALL = 10.0
 _SETTINGS = {
     "group.id": "kworker-delayed",  # joined by nobody; without a name the client aborts the process when it is closed
@@ -80,35 +76,11 @@ class Browser:
                 return
             raise KafkaException(found.error)
         self._caches = {number: Cache() for number in found.partitions}
-        consumer.assign([Position(self._log, number, OFFSET_BEGINNING) for number in self._caches])
-        unread = set(self._caches)
-        heard = time.monotonic()
-        while unread:
-            messages = consumer.consume(_CHUNK, 0.2)
-            if messages:
-                heard = time.monotonic()
-            elif time.monotonic() - heard > SILENCE:
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-            by_partition: dict[int, list[Record]] = {}
-            for message in messages:
-                error = message.error()
-                if error is None:
-                    by_partition.setdefault(message.partition() or 0, []).append(cast(Record, message))
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    unread.discard(message.partition() or 0)
-                elif not error.retriable():
-                    raise KafkaException(error)
-            for number, records in by_partition.items():
-                self._take(self._caches[number], records)
-        for cache in self._caches.values():
-            cache.settle()
+        replay(consumer, self._log, self._caches, _clocks)
 
-    def _take(self, cache: Cache, records: list[Record]) -> None:
-        clocks = Clocks(int(time.time() * 1000), int(time.monotonic() * 1000))
-        found = list(read(records, self._log, clocks))
-        entries = [item for item in found if isinstance(item, tuple)]
-        gone = [item for item in found if isinstance(item, Gone)]
-        cache.load(entries, gone, [item for item in found if isinstance(item, Asked)])
+
+def _clocks() -> Clocks:
+    return Clocks(int(time.time() * 1000), int(time.monotonic() * 1000))
 
 
 def _task(entry: Entry) -> Delayed:

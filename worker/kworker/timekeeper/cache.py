@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkstemp
 
-import msgspec
 from msgspec import Struct
 
-from kworker.task import Headers
+from kworker.timekeeper.entry import Entry
+from kworker.timekeeper.roster import Roster
 
 MOST_AT_ONCE = 500
 """Entries of one batch."""
@@ -41,36 +41,15 @@ _PAGES = (
     ("temp_store", "FILE"),
 )
 _TABLES = (
-    """CREATE TABLE entry (offset INTEGER PRIMARY KEY, id BLOB NOT NULL, due INTEGER NOT NULL, ready INTEGER NOT NULL,
-       content BLOB NOT NULL, fault TEXT NOT NULL DEFAULT '', tries INTEGER NOT NULL DEFAULT 0)""",
-    "CREATE TABLE gone (id BLOB NOT NULL, until INTEGER NOT NULL, offset INTEGER NOT NULL)",
-    "CREATE TABLE request (key BLOB PRIMARY KEY, id BLOB NOT NULL, offset INTEGER NOT NULL)",
-    "CREATE TABLE ended (id BLOB PRIMARY KEY, at INTEGER NOT NULL, outcome TEXT NOT NULL)",
+    """CREATE TABLE IF NOT EXISTS entry (offset INTEGER PRIMARY KEY, id BLOB NOT NULL, due INTEGER NOT NULL,
+       ready INTEGER NOT NULL, content BLOB NOT NULL, fault TEXT NOT NULL DEFAULT '',
+       tries INTEGER NOT NULL DEFAULT 0)""",
+    "CREATE TABLE IF NOT EXISTS gone (id BLOB NOT NULL, until INTEGER NOT NULL, offset INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS request (key BLOB PRIMARY KEY, id BLOB NOT NULL, offset INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS ended (id BLOB PRIMARY KEY, at INTEGER NOT NULL, outcome TEXT NOT NULL)",
 )
 _INSERT = "INSERT INTO entry (offset, id, due, ready, content, fault) VALUES (?, ?, ?, ?, ?, ?)"
 _ROW = "offset, id, due, content, fault, tries"
-
-Content = tuple[bytes, Headers, int]
-"""A record's value, headers and timestamp."""
-
-pack = msgspec.msgpack.Encoder().encode
-_decoder: msgspec.msgpack.Decoder[Content] = msgspec.msgpack.Decoder(Content)
-
-
-class Entry(Struct, frozen=True, gc=False):
-    """One task that waits, or a record that cannot be read: then `fault` says why. due: ms since the epoch."""
-
-    offset: int
-    id: bytes
-    due: int
-    content: bytes
-    fault: str
-    tries: int
-
-    def record(self) -> Content:
-        """The record as it is in the log."""
-        return _decoder.decode(self.content)
-
 
 NewEntry = tuple[int, bytes, int, int, bytes, str]
 """offset, id, due, ready (by the monotonic clock, ms), content, fault: a row, so that a million are made fast."""
@@ -96,9 +75,17 @@ class Asked(Struct, frozen=True, gc=False):
 
 
 class Cache:
-    """See the module. folder: where the file is; None is where temporary files are."""
+    """See the module. folder: where the file is; None is where temporary files are. shown: called with its path while
+    the file still has a name, for another process to open it. file: one that a Cache of another process has filled and
+    closed, instead of a new one."""
 
-    def __init__(self, folder: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | None = None,
+        *,
+        shown: Callable[[str], None] = lambda path: None,
+        file: sqlite3.Connection | None = None,
+    ) -> None:
         self.position = 0
         """The offset after the last record applied, or after the end of the log as far as it was read."""
         self.identity = ""
@@ -108,16 +95,13 @@ class Cache:
         self.settled = False
         self.exposed: set[int] = set()
         """Offsets of entries that a tombstone behind them does not mean, but compaction would take it so."""
-        descriptor, path = mkstemp(prefix="kworker-delayed-", dir=folder)
-        os.close(descriptor)
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            for name, value in _PAGES:
-                self._db.execute(f"PRAGMA {name}={value}")
-            for table in _TABLES:
-                self._db.execute(table)
-        finally:
-            Path(path).unlink()  # SQLite has it open: it is gone when that is closed, or the process killed
+        self._db = file or _make(folder, shown)
+        for name, value in _PAGES:
+            self._db.execute(f"PRAGMA {name}={value}")
+        for table in _TABLES:
+            self._db.execute(table)
+        self.schedules = Roster(self._db)
+        """The schedules: beside the tasks, in the same file."""
 
     def close(self) -> None:
         """Throw it away."""
@@ -282,3 +266,19 @@ class Cache:
 
     def _remember(self, ended: Iterable[tuple[bytes, int, str]]) -> None:
         self._db.executemany("INSERT OR REPLACE INTO ended VALUES (?, ?, ?)", (one for one in ended if one[1]))
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """Open the file of a cache; nothing is read or locked yet."""
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+def _make(folder: str | None, shown: Callable[[str], None]) -> sqlite3.Connection:
+    descriptor, path = mkstemp(prefix="kworker-delayed-", dir=folder)
+    os.close(descriptor)
+    try:
+        file = connect(path)
+        shown(path)
+    finally:
+        Path(path).unlink()  # SQLite has it open: it is gone when that is closed, or the process killed
+    return file

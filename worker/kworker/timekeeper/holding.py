@@ -1,8 +1,9 @@
 """One partition of the delay log in the hands of its owner: taken over, kept up, and what is due handed over.
 
 Promises: nothing is handed over before an earlier owner is fenced and the log was read up to the end that it had then;
-each batch is one transaction, the tasks to their topics and their tombstones, so whoever dies or is frozen wherever,
-each task is handed over once; what one batch could not be written for goes on waiting, and the others go on without it.
+each batch is one transaction, the tasks to their topics and their tombstones, the runs of schedules and their renewals,
+so whoever dies or is frozen wherever, each is handed over once; what one batch could not be written for goes on
+waiting, and the others go on without it.
 Raises Failed when it cannot go on as it is: then it is taken over again from `again`.
 """
 
@@ -13,11 +14,16 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from kworker.core.delayed import Answer, Outcome, answer, decode, set_aside, tombstone
+from kworker.core.scheduled import record
 from kworker.kafka.delaylog import LogPlace
 from kworker.kafka.transaction import KEY_DECIDES, Failed, Placed, Refused, Transactions
 from kworker.task import ErrorInfo, Publication, Reason, Record
-from kworker.timekeeper.cache import Asked, Cache, Entry, Gone
-from kworker.timekeeper.reading import Clocks, read
+from kworker.timekeeper.cache import Cache
+from kworker.timekeeper.entry import Entry
+from kworker.timekeeper.firing import Firing, fire
+from kworker.timekeeper.reading import Clocks
+from kworker.timekeeper.replay import apply, load
+from kworker.timekeeper.roster import standing_of
 from kworker.timekeeper.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -54,6 +60,8 @@ class Holding:
         """Whether it is taken over."""
         self.gap = False
         """Whether the log is not the one, or does not go on where, the cache was read: it must be built again."""
+        self.behind = 0
+        """How many offsets were to be read when it began to take over."""
         self.retry_at = 0.0
         self._clocks = clocks
         self._make_writer = writer
@@ -66,6 +74,7 @@ class Holding:
         self._told = False
         self._distance = clocks().distance
         self._alone: set[int] = set()
+        self._unread: dict[bytes, int] = {}  # ids that were written again, and where: not read yet
 
     # -- the log ------------------------------------------------------------------------------------------------
 
@@ -75,24 +84,7 @@ class Holding:
         fresh = [record for record in records if record.offset() >= cache.position]
         if not fresh or self.gap:
             return
-        items = read(fresh, self.topic, self._clocks())
-        if cache.settled:
-            cache.begin()
-            for item in items:
-                if isinstance(item, tuple):
-                    cache.put(item)
-                elif isinstance(item, Gone):
-                    cache.end(item)
-                else:
-                    cache.ask(item)
-            cache.commit()
-        else:
-            found = list(items)
-            entries = [item for item in found if isinstance(item, tuple)]
-            others = [item for item in found if not isinstance(item, tuple)]
-            gone = [item for item in others if isinstance(item, Gone)]
-            cache.load(entries, gone, [item for item in others if isinstance(item, Asked)])
-        cache.position = fresh[-1].offset() + 1
+        (apply if cache.settled else load)(cache, fresh, self.topic, self._clocks())
 
     def reached(self, offset: int) -> None:
         """The log was read up to this offset; behind it there are at most records of open transactions."""
@@ -123,6 +115,7 @@ class Holding:
     def close(self) -> None:
         """Give the partition up. What was not handed over stays in the log."""
         self.ready, self._end = False, None
+        self._unread.clear()  # it is read before it is ready again
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -140,6 +133,7 @@ class Holding:
         )
         cache.identity = place.identity
         self._end = place.end
+        self.behind = place.end - max(place.low, cache.position)
 
     def _complete(self) -> None:
         if not self.cache.settled:
@@ -147,27 +141,33 @@ class Holding:
         distance = self._clocks().distance
         if abs(distance - self._distance) > _SHIFTED:
             self.cache.shift(distance)
+            self.cache.schedules.shift(distance)
         self._distance = distance
         self.ready = True
         seconds = time.monotonic() - self._since
-        self._tally.takeover_seconds = seconds
+        self._tally.took_over(seconds, self._clocks().wall)
         log.info(
             "delay log taken over", extra={**self._named(), "waiting": self.cache.pending, "seconds": round(seconds, 3)}
         )
 
     # -- handing over -------------------------------------------------------------------------------------------
 
+    def next_ready(self, steady: int) -> int | None:
+        """When something is ready that is not yet, by the monotonic clock in ms; None: nothing waits."""
+        task = self.cache.next_ready(steady) if self.cache.pending else None
+        return min((when for when in (task, self.cache.schedules.next_ready(steady)) if when is not None), default=None)
+
     def _hand_over(self) -> bool:
-        answered, renewed = self._answer(), self._renew()
+        answered, renewed, fired = self._answer(), self._renew(), self._fire()
         clocks = self._clocks()
         due = self.cache.due(clocks.steady, clocks.wall)
         if not due:
-            return answered or renewed
+            return answered or renewed or fired
         lost = [entry for entry in due if entry.fault or entry.tries >= MOST_TRIES]
         if lost:
             self._set_aside(lost)
             return True
-        self._release(self._that_go_together(self._with_targets(due)))
+        self._release(self._that_go_together(self._with_targets(due, lambda entry: self._read(entry).topic)))
         return True
 
     def _that_go_together(self, due: list[Entry]) -> list[Entry]:
@@ -177,20 +177,20 @@ class Holding:
                 return due[: max(1, number)]
         return due
 
-    def _with_targets(self, due: list[Entry]) -> list[Entry]:
+    def _with_targets(self, due: list[Entry], target_of: Callable[[Entry], str]) -> list[Entry]:
         """Those whose target is there. The others are put off: waiting for a topic would hold everything up."""
         assert self._writer is not None
         missing: dict[str, str] = {}
         there: list[Entry] = []
         away: list[Entry] = []
         for entry in due:
-            target = self._read(entry).topic
+            target = target_of(entry)
             if target not in missing:
                 missing[target] = self._writer.missing(target)
             (away if missing[target] else there).append(entry)
         for target, why in missing.items():
             if why:
-                log.warning("delayed tasks cannot be handed over: %s", why, extra={**self._named(), "target": target})
+                log.warning("what is due cannot be handed over: %s", why, extra={**self._named(), "target": target})
         self._put_off(away)
         return there
 
@@ -198,11 +198,43 @@ class Holding:
         records: list[Placed] = []
         for entry in due:
             records += [(self._read(entry), KEY_DECIDES), self._tombstone(entry, Outcome.HANDED_OVER)]
-        if self._write(records, due):
+        if self._write(records, [entry for entry in due for _ in range(2)]) is not None:
             wall = self._clocks().wall
             self.cache.ended(due, Outcome.HANDED_OVER, wall)
             self._tally.ended[Outcome.HANDED_OVER] += len(due)
             self._tally.late([(wall - entry.due) / 1000 for entry in due])
+
+    def _fire(self) -> bool:
+        """Publish what schedules are due for, and renew each in the same transaction."""
+        clocks = self._clocks()
+        due = self._settled(self.cache.schedules.due(clocks.steady, clocks.wall))
+        if broken := [entry for entry in due if entry.fault]:
+            self._set_aside(broken)
+            return True
+        standings = {entry.offset: standing_of(entry) for entry in due}
+        there = self._with_targets(due, lambda entry: standings[entry.offset].schedule.topic)
+        firings = fire(((entry, standings[entry.offset]) for entry in there), clocks.wall, self.topic)
+        records: list[Placed] = []
+        owners: list[Entry] = []
+        for firing in firings:
+            records += [*((run, KEY_DECIDES) for run in firing.runs), (firing.renewal, self.partition)]
+            owners += [firing.entry] * (len(firing.runs) + 1)
+        if (offsets := self._write(records, owners)) is not None:
+            self._fired(firings, offsets)
+        return bool(due)
+
+    def _settled(self, schedules: list[Entry]) -> list[Entry]:
+        """Those of which all is read that was written here: the others may be further than they seem."""
+        return [entry for entry in schedules if entry.id not in self._unread]
+
+    def _fired(self, firings: Sequence[Firing], offsets: Sequence[int]) -> None:
+        written = iter(offsets)
+        for firing in firings:
+            *_, renewed = [next(written) for _ in range(len(firing.runs) + 1)]
+            self._unread[firing.entry.id] = renewed
+            self._tally.fired(firing.lateness, missed=firing.missed)
+        # Order: each waits for nothing until its renewal is read, or it would fire twice.
+        self.cache.schedules.renewed([firing.entry for firing in firings])
 
     def _set_aside(self, lost: list[Entry]) -> None:
         assert self._writer is not None
@@ -214,8 +246,9 @@ class Holding:
         for entry in lost:
             letter = self._letter(entry)
             records += [(letter, self.partition), self._tombstone(entry, Outcome.SET_ASIDE)]
-        if self._write(records, lost):
+        if self._write(records, [entry for entry in lost for _ in range(2)]) is not None:
             self.cache.ended(lost, Outcome.SET_ASIDE, self._clocks().wall)
+            self.cache.schedules.ended(lost)
             self._tally.ended[Outcome.SET_ASIDE] += len(lost)
 
     def _letter(self, entry: Entry) -> Publication:
@@ -233,20 +266,23 @@ class Holding:
 
     def _answer(self) -> bool:
         """Answer the requests to cancel, each in the transaction that ends the task's wait."""
-        asked = self.cache.requests()
+        self._unread = {id: offset for id, offset in self._unread.items() if offset >= self.cache.position}
+        # What was written again is answered for when that is read: until then its offset is not known here.
+        asked = [one for one in self.cache.requests() if one.id not in self._unread]
         if not asked:
             return False
         records: list[Placed] = []
         cancelled: dict[bytes, Entry] = {}
         for one in asked:
-            entry = self.cache.find(one.id)
+            entry = self.cache.find(one.id) or self.cache.schedules.find(one.id)
             if entry is not None and one.id not in cancelled:
                 cancelled[one.id] = entry
                 records.append(self._tombstone(entry, Outcome.CANCELLED))
             said = Answer.CANCELLED if one.id in cancelled else self._past(one.id)
             records.append((answer(one.key, said, self.topic), self.partition))
-        if self._write(records, []):
+        if self._write(records, []) is not None:
             self.cache.ended(list(cancelled.values()), Outcome.CANCELLED, self._clocks().wall)
+            self.cache.schedules.ended(cancelled.values())
             self.cache.answered(asked)
             self._tally.ended[Outcome.CANCELLED] += len(cancelled)
         return True
@@ -260,42 +296,46 @@ class Holding:
     def _renew(self) -> bool:
         """Write again what a tombstone behind it does not mean: compaction would take it for ended."""
         exposed = self.cache.at(sorted(self.cache.exposed)[:100])
-        if not exposed:
+        schedules = self._settled(self.cache.schedules.exposed())
+        if not exposed and not schedules:
             return False
         records: list[Placed] = []
         for entry in exposed:
             value, headers, _ = entry.record()
             records.append((Publication(self.topic, entry.id, value, headers), self.partition))
+        records += [(record(standing_of(entry), self.topic, entry.offset), self.partition) for entry in schedules]
         assert self._writer is not None
-        self._writer.write(records)
+        offsets = self._writer.write(records)
         # Order: not handed over before the new record is read, or that one would look like another task then.
         self.cache.renewed(exposed)
+        self.cache.schedules.renewed(schedules)
+        self._unread |= zip([entry.id for entry in (*exposed, *schedules)], offsets, strict=True)
         return True
 
-    def _write(self, records: Sequence[Placed], entries: list[Entry]) -> bool:
-        """Write them in one transaction; False when the broker does not take some: their entries are put off.
-
-        Of an entry there are two records, one behind the other.
-        """
+    def _write(self, records: Sequence[Placed], entries: Sequence[Entry]) -> list[int] | None:
+        """Write them in one transaction; returns the offset of each, None when the broker does not take some: their
+        entries are put off. entries: the one of each record; none when the delay log itself must take them all."""
         if not records:
-            return False
+            return None
         assert self._writer is not None
         try:
-            self._writer.write(records)
+            offsets = self._writer.write(records)
         except Refused as refused:
             if not entries:
                 raise Failed(f"the delay log does not take a record: {refused}") from refused
-            culprits = [entries[number] for number in sorted({number // 2 for number in refused.why})]
+            culprits = list({entries[number].offset: entries[number] for number in sorted(refused.why)}.values())
             log.warning("delayed tasks were refused: %s", refused, extra={**self._named(), "tasks": len(culprits)})
             self._alone.update(entry.offset for entry in culprits)
             self._put_off(culprits)
-            return False
+            return None
         self._alone.difference_update(entry.offset for entry in entries)
-        return True
+        return offsets
 
     def _put_off(self, entries: Iterable[Entry], wait: int | None = None) -> None:
         steady = self._clocks().steady
-        self.cache.put_off((entry, steady + (wait or _WAITS[min(entry.tries, len(_WAITS) - 1)])) for entry in entries)
+        rows = [(entry, steady + (wait or _WAITS[min(entry.tries, len(_WAITS) - 1)])) for entry in entries]
+        self.cache.put_off(rows)
+        self.cache.schedules.put_off(rows)
 
     def _read(self, entry: Entry) -> Publication:
         value, headers, _ = entry.record()

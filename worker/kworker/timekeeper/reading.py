@@ -1,4 +1,4 @@
-"""Records of the delay log as the cache takes them: a task that waits, a tombstone, or a request to cancel.
+"""Records of the delay log as the cache takes them: a task that waits, a schedule, a tombstone, a request to cancel.
 
 Total: any record becomes one of them; what cannot be read becomes an entry with its fault, which is set aside.
 """
@@ -9,11 +9,14 @@ import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from kworker.core.delayed import CANCEL, ends, judge
+from kworker.core.delayed import CANCEL, SCHEDULES, ends, judge, of_schedule
+from kworker.core.scheduled import standing
 from kworker.task import Headers, Record
-from kworker.timekeeper.cache import REMEMBERED_MS, Asked, Gone, NewEntry, pack
+from kworker.timekeeper.cache import REMEMBERED_MS, Asked, Gone, NewEntry
+from kworker.timekeeper.entry import pack
+from kworker.timekeeper.roster import Planned
 
-_REQUEST = b"cancel/"
+_REQUEST, _SCHEDULES = b"cancel/", SCHEDULES.encode()
 # Always raises what the client has to say of header names that are not UTF-8; a direct call may not: core/wire.py.
 _headers_of: Callable[[Record], Headers | None] = operator.methodcaller("headers")
 
@@ -30,7 +33,7 @@ class Clocks(NamedTuple):
         return self.wall - self.steady
 
 
-def read(records: Iterable[Record], log: str, clocks: Clocks) -> Iterator[NewEntry | Gone | Asked]:
+def read(records: Iterable[Record], log: str, clocks: Clocks) -> Iterator[NewEntry | Planned | Gone | Asked]:
     """What is in these records, in their order."""
     now, distance, remembered = clocks.wall, clocks.distance, clocks.wall - REMEMBERED_MS
     for record in records:
@@ -50,6 +53,23 @@ def read(records: Iterable[Record], log: str, clocks: Clocks) -> Iterator[NewEnt
         if (id := found.get(CANCEL)) is not None:
             yield Asked(key, id, offset)
             continue
+        if key.startswith(_SCHEDULES) and of_schedule(key):
+            yield _planned(offset, key, record, headers, log, unreadable)
+            continue
         due, fault = judge(key, found, log, now)
         content = pack((value, headers, record.timestamp()[1]))
         yield offset, key, due, due - distance, content, unreadable or fault
+
+
+def _planned(offset: int, key: bytes, record: Record, headers: Headers, log: str, fault: str) -> Planned:
+    value = record.value() or b""
+    until, _ = ends(dict(headers), offset)
+    found = None
+    try:
+        found = None if fault else standing(key, value, headers)
+        if found is not None and found.schedule.topic == log:
+            found, fault = None, "its topic is the delay log itself"
+    except ValueError as error:
+        fault = str(error)
+    content = b"" if found is not None else pack((value, headers, record.timestamp()[1]))
+    return Planned(key, offset, until, found, content, fault)

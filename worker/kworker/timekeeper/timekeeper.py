@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +25,14 @@ from confluent_kafka import TopicPartition as Position
 from kworker.config import Config
 from kworker.core.delayed import log_of
 from kworker.health import Liveness
-from kworker.kafka.delaylog import DelayLog, faults, keeper_settings, retention_of, writer_settings
+from kworker.kafka.delaylog import (
+    DelayLog,
+    faults,
+    keeper_settings,
+    loader_settings,
+    retention_of,
+    writer_settings,
+)
 from kworker.kafka.settings import admin_settings
 from kworker.kafka.topics import Topics
 from kworker.kafka.transaction import Failed, Ousted, Transactions
@@ -32,6 +40,8 @@ from kworker.metrics import Metrics
 from kworker.task import Record
 from kworker.timekeeper.cache import Cache
 from kworker.timekeeper.holding import Holding
+from kworker.timekeeper.loader import Order
+from kworker.timekeeper.loading import Loading, LoadingFailed
 from kworker.timekeeper.reading import Clocks
 from kworker.timekeeper.tally import Tally
 
@@ -40,8 +50,9 @@ _client_log = logging.getLogger("kworker.client")
 
 _IDLE, _SOON = 0.5, 0.05  # seconds of one poll at most: when nothing is due, and while something is taken over
 _CHUNK, _CHUNKS = 1_000, 5
+_MANY = 20_000  # records to read that are not read in this process
 _AGAIN = 1.0  # seconds before a partition is taken over again, for a broker that is not itself
-_LOOK = 2.0
+_LOOK, _COUNT = 2.0, 30.0  # seconds between two looks at what is held, and at how many partitions there are
 _SILENCE = 180.0  # it waits for the broker, at most for the calls of a few partitions one after the other
 
 
@@ -66,9 +77,10 @@ class Timekeeper:
         self._wall, self._steady = wall, steady
         self._holdings: dict[int, Holding] = {}
         self._kept: dict[int, tuple[Cache, float]] = {}  # of partitions that are others' now; and since when
+        self._loadings: dict[int, Loading] = {}
         self._retention = 0.0
         self._wait = 0.0
-        self._next_look = 0.0
+        self._next_look = self._next_count = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kworker-timekeeper", daemon=True)
 
@@ -116,6 +128,9 @@ class Timekeeper:
         except Exception as error:
             log.debug("timekeeper", exc_info=True)
             self._fatal(f"timekeeper: {type(error).__name__}: {error}")
+        finally:
+            for partition in list(self._loadings):
+                self._end_loading(partition)
 
     def _mend(self) -> None:
         """See that the topic keeps what waits."""
@@ -198,6 +213,7 @@ class Timekeeper:
         if time.monotonic() < holding.retry_at:
             return _SOON
         more = self._guarded(holding, holding.advance)
+        self._load(holding)
         if holding.gap:
             self._rebuild(holding)
             return _SOON
@@ -206,8 +222,35 @@ class Timekeeper:
         if not holding.ready:
             return _SOON
         steady = self.clocks().steady
-        soon = self._guarded(holding, partial(holding.cache.next_ready, steady)) if holding.cache.pending else None
+        soon = self._guarded(holding, partial(holding.next_ready, steady))
         return _IDLE if not soon else max(0.0, (soon - steady) / 1000)
+
+    def _load(self, holding: Holding) -> None:
+        """A long log is read by a process of its own, one at a time; go on from where that has read to."""
+        partition = holding.partition
+        loading = self._loadings.get(partition)
+        try:
+            if loading is not None:
+                if (cache := loading.poll()) is None:
+                    return
+                cache.identity = holding.cache.identity
+                holding.cache.close()
+                holding.cache = cache
+            elif holding.behind <= _MANY:
+                return
+            else:
+                self._consumer.pause([Position(self._log.name, partition)])
+                if not self._loadings:
+                    order = Order(
+                        loader_settings(self._config), self._log.name, partition, self._config.state_dir, *self.clocks()
+                    )
+                    self._loadings[partition] = Loading(order)
+                return
+        except (LoadingFailed, OSError, sqlite3.Error) as error:
+            named = {"partition": partition}
+            log.warning("no process could read the delay log, it is read here: %s", error, extra=named)
+        holding.behind = 0
+        self._assign(holding)
 
     def _guarded(self, holding: Holding, act: Callable[[], Any]) -> Any:
         """Do it; when it cannot go on, the partition is taken over again."""
@@ -230,8 +273,16 @@ class Timekeeper:
         self._next_look = now + _LOOK
         clocks = self.clocks()
         self._tally.overdue = sum(holding.cache.overdue(clocks.steady, clocks.wall) for holding in ready)
+        rosters = [holding.cache.schedules for holding in ready]
+        self._tally.schedules = sum(roster.count for roster in rosters)
+        self._tally.schedule_overdue = max((roster.overdue(*clocks) for roster in rosters), default=0.0)
         for holding in ready:
             holding.cache.forget(clocks.wall)
+        if now >= self._next_count:
+            self._next_count = now + _COUNT
+            with suppress(KafkaException):  # the broker is away: what was seen last stays
+                about = self._consumer.list_topics(self._log.name, timeout=1.0).topics[self._log.name]
+                self._tally.log_partitions = len(about.partitions) or self._tally.log_partitions
 
     # -- what is owned ------------------------------------------------------------------------------------------
 
@@ -283,6 +334,7 @@ class Timekeeper:
         holding = self._holdings.pop(partition, None)
         if holding is None:
             return
+        self._end_loading(partition)
         holding.close()
         if holding.cache.settled and not holding.gap:
             # Since the last step, not since now: it may have been frozen for long.
@@ -294,8 +346,14 @@ class Timekeeper:
         """Read its partition from where its cache stands."""
         place = Position(self._log.name, holding.partition, holding.cache.position or OFFSET_BEGINNING)
         if not fresh:
+            self._end_loading(holding.partition)
             self._consumer.incremental_unassign([place])
         self._consumer.incremental_assign([place])
+        self._consumer.resume([place])
+
+    def _end_loading(self, partition: int) -> None:
+        if (loading := self._loadings.pop(partition, None)) is not None:
+            loading.close()
 
     def _rebuild(self, holding: Holding) -> None:
         """Throw away what was read, and read the log from its start."""

@@ -27,13 +27,30 @@ A list or a map of options replaces the default's; scaling, resources and the li
 {{- if and (kindIs "float64" .) (eq (floor .) .) -}}{{ int64 . }}{{- else -}}{{ toString . }}{{- end -}}
 {{- end -}}
 
+{{/* The environment that every container of ours has: where Kafka is, and its properties. */}}
+{{- define "kworker.kafka" -}}
+- name: KWORKER_BOOTSTRAP
+  value: {{ .Values.kafka.bootstrap | quote }}
+- name: KWORKER_NAMESPACE
+  value: {{ .Values.namespace | quote }}
+{{- range $name, $value := .Values.kafka.properties }}
+- name: KWORKER_KAFKA_{{ $name | upper | replace "." "_" }}
+  value: {{ include "kworker.text" $value | quote }}
+{{- end }}
+{{- range $name, $from := .Values.kafka.secretProperties }}
+- name: KWORKER_KAFKA_{{ $name | upper | replace "." "_" }}_FILE
+  value: {{ printf "/etc/kworker-secrets/%s" $name | quote }}
+{{- end }}
+{{- range $name, $from := .Values.kafka.secretFiles }}
+- name: KWORKER_KAFKA_{{ $name | upper | replace "." "_" }}
+  value: {{ printf "/etc/kworker-secrets/%s" $name | quote }}
+{{- end }}
+{{- end -}}
+
 {{/* The environment of a pool's container: its options. Given: root, name, pool. */}}
 {{- define "kworker.env" -}}
 {{- $pool := .pool -}}
-- name: KWORKER_BOOTSTRAP
-  value: {{ .root.Values.kafka.bootstrap | quote }}
-- name: KWORKER_NAMESPACE
-  value: {{ .root.Values.namespace | quote }}
+{{ include "kworker.kafka" .root }}
 - name: KWORKER_GROUP
   value: {{ $pool.group | quote }}
 - name: KWORKER_TOPIC
@@ -77,19 +94,93 @@ A list or a map of options replaces the default's; scaling, resources and the li
 {{- end }}
 {{- end -}}
 
-{{/* [kafka] of kworker.toml: properties, and those whose values are files of secrets. */}}
-{{- define "kworker.kafka" -}}
-{{- $kafka := .Values.kafka -}}
-[kafka]
-{{- range $name, $value := $kafka.properties }}
-{{ $name | quote }} = {{ include "kworker.text" $value | quote }}
+{{/* A value as TOML, on one line. */}}
+{{- define "kworker.toml" -}}
+{{- if kindIs "map" . -}}
+{{- $pairs := list -}}
+{{- range $key, $value := . -}}{{- $pairs = append $pairs (printf "%s = %s" (toRawJson $key) (include "kworker.toml" $value)) -}}{{- end -}}
+{ {{ join ", " $pairs }} }
+{{- else if kindIs "slice" . -}}
+{{- $items := list -}}
+{{- range . -}}{{- $items = append $items (include "kworker.toml" .) -}}{{- end -}}
+[{{ join ", " $items }}]
+{{- else if kindIs "invalid" . -}}
+{{- fail "schedules: a payload here cannot hold null: leave the key out" -}}
+{{- else if and (kindIs "float64" .) (eq (floor .) .) (lt . 9e15) (gt . -9e15) -}}
+{{ int64 . }}
+{{- else -}}
+{{ toRawJson . }}
+{{- end -}}
+{{- end -}}
+
+{{/* The kworker.toml of a pool. An empty table removes the schedules that stood here; none says nothing of any. */}}
+{{- define "kworker.settings" -}}
+{{- with .config }}{{ . | trimSuffix "\n" }}
+{{ end }}
+{{- if kindIs "map" .schedules -}}
+[schedules]
+{{- range $name, $schedule := .schedules }}
+[schedules.{{ toRawJson $name }}]
+{{- range $key, $value := $schedule }}
+{{ $key }} = {{ include "kworker.toml" $value }}
 {{- end }}
-{{- range $name, $from := $kafka.secretProperties }}
-{{ printf "%s.file" $name | quote }} = {{ printf "/etc/kworker-secrets/%s" $name | quote }}
 {{- end }}
-{{- range $name, $from := $kafka.secretFiles }}
-{{ $name | quote }} = {{ printf "/etc/kworker-secrets/%s" $name | quote }}
-{{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/* The volume source of a pool's kworker.toml. Given: pool, and the name of our own config map. */}}
+{{- define "kworker.configVolume" -}}
+{{- if .pool.existingConfigSecret -}}
+secret: {secretName: {{ .pool.existingConfigSecret }}}
+{{- else -}}
+configMap: {name: {{ default .name .pool.existingConfigMap }}}
+{{- end -}}
+{{- end -}}
+
+{{/* Containers beside ours: as restricted as it, where they say nothing of that. Given: root, containers. */}}
+{{- define "kworker.beside" -}}
+{{- $made := list -}}
+{{- range .containers -}}
+{{- $made = append $made (ternary . (merge (dict "securityContext" $.root.Values.securityContext) .) (hasKey . "securityContext")) -}}
+{{- end -}}
+{{- toYaml $made -}}
+{{- end -}}
+
+{{/* What a schema cannot see: pools that contradict themselves or each other. */}}
+{{- define "kworker.contradictions" -}}
+{{- $groups := dict -}}
+{{- $schedules := dict -}}
+{{- range $name, $pool := include "kworker.pools" . | fromYaml -}}
+{{- $where := printf "workers.%s" $name -}}
+{{- if and (eq $pool.scaling.kind "keda") (not $.Values.backlog.enabled) -}}
+{{- fail (printf "%s.scaling.kind: keda scales on the true backlog: set backlog.enabled" $where) -}}
+{{- end -}}
+{{- if and (ne $pool.scaling.kind "fixed") (lt (int $pool.scaling.max) (int $pool.scaling.min)) -}}
+{{- fail (printf "%s.scaling: max is less than min" $where) -}}
+{{- end -}}
+{{- if and $pool.stateful (eq (lower (toString (get $.Values.kafka.properties "group.protocol"))) "consumer") -}}
+{{- fail (printf "%s.stateful: static members need the classic protocol: leave group.protocol out of kafka.properties" $where) -}}
+{{- end -}}
+{{- if and (eq (toString $pool.maxSurge | trimSuffix "%") "0") (eq (toString $pool.maxUnavailable | trimSuffix "%") "0") -}}
+{{- fail (printf "%s: maxSurge and maxUnavailable are both 0, so no update could go on" $where) -}}
+{{- end -}}
+{{- if and $pool.existingConfigMap $pool.existingConfigSecret -}}
+{{- fail (printf "%s: existingConfigMap and existingConfigSecret are both given: leave one out" $where) -}}
+{{- end -}}
+{{- if and (or $pool.existingConfigMap $pool.existingConfigSecret) (or $pool.config $pool.schedules) -}}
+{{- fail (printf "%s: config and schedules are not used with an existing config map or secret: write them into it" $where) -}}
+{{- end -}}
+{{- if hasKey $groups $pool.group -}}
+{{- fail (printf "%s.group: %s is the group of workers.%s too: give each pool its own" $where $pool.group (get $groups $pool.group)) -}}
+{{- end -}}
+{{- $_ := set $groups $pool.group $name -}}
+{{- range $schedule, $_ := $pool.schedules -}}
+{{- if hasKey $schedules $schedule -}}
+{{- fail (printf "%s.schedules.%s: workers.%s has one of this name too: name it otherwise" $where $schedule (get $schedules $schedule)) -}}
+{{- end -}}
+{{- $_ := set $schedules $schedule $name -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* One volume that holds every secret of Kafka under the name of its property; nothing when there is none. */}}

@@ -1,0 +1,94 @@
+"""A process that reads one partition of the delay log from its start into the file of a cache, for a worker.
+
+Reading a million entries takes seconds of Python; in the worker they would be taken from the tasks, which one
+interpreter runs. Promises: it gives way to everything else that wants the processor; the file has a name only until the
+worker has opened it; it ends when the worker does. What it is told comes through its standard input, so no argument
+shows a secret; what it found goes to its standard output. It hands nothing over and joins no group.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sqlite3
+import sys
+from typing import BinaryIO
+
+import msgspec
+from confluent_kafka import Consumer, KafkaException
+from msgspec import Struct
+
+from kworker.timekeeper.cache import Cache
+from kworker.timekeeper.reading import Clocks
+from kworker.timekeeper.replay import replay
+
+OPENED = b"\n"
+"""What the worker says when it has opened the file."""
+
+_NICE = 5
+
+
+class Order(Struct, frozen=True):
+    """What to read. settings: of a Consumer. folder: where the file is to be; None is where temporary files are.
+    wall, steady: what the worker's clocks show."""
+
+    settings: dict[str, str]
+    log: str
+    partition: int
+    folder: str | None
+    wall: int
+    steady: int
+
+
+class Loaded(Struct, frozen=True):
+    """What is in the file now: the attributes of its cache. fault: why there is nothing, or ''."""
+
+    position: int = 0
+    pending: int = 0
+    exposed: list[int] = []
+    fault: str = ""
+
+
+class _Alone(Exception):
+    """The worker is gone."""
+
+
+def main() -> None:
+    """Serve one order."""
+    gc.disable()  # nothing here is in a cycle, and to look for some costs a fifth of the time
+    os.nice(_NICE)
+    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
+    try:
+        loaded = _load(order, sys.stdin.buffer, sys.stdout.buffer)
+    except _Alone:
+        return
+    except (KafkaException, sqlite3.Error, OSError) as error:
+        loaded = Loaded(fault=f"{type(error).__name__}: {error}")
+    _say(sys.stdout.buffer, loaded)
+
+
+def _load(order: Order, heard: BinaryIO, said: BinaryIO) -> Loaded:
+    parent = os.getppid()
+
+    def shown(path: str) -> None:
+        _say(said, path)
+        if heard.readline() != OPENED:
+            raise _Alone
+
+    def look() -> Clocks:
+        if os.getppid() != parent:
+            raise _Alone
+        return Clocks(order.wall, order.steady)
+
+    cache = Cache(order.folder, shown=shown)
+    try:
+        with Consumer(order.settings) as consumer:
+            replay(consumer, order.log, {order.partition: cache}, look)
+        return Loaded(cache.position, cache.pending, sorted(cache.exposed))
+    finally:
+        cache.close()
+
+
+def _say(said: BinaryIO, what: object) -> None:
+    said.write(msgspec.json.encode(what) + b"\n")
+    said.flush()
