@@ -17,7 +17,7 @@ from kworker.schedules.schedule import Schedule, Standing
 from kworker.schedules.trigger import Every
 from kworker.task import Headers, Publication
 from kworker.timekeeper import replay
-from kworker.timekeeper.cache import MOST_AT_ONCE, MOST_BYTES, Asked, Cache, Gone, connect
+from kworker.timekeeper.cache import MOST_AT_ONCE, MOST_BYTES, Cache, connect
 from kworker.timekeeper.reading import Clocks, read
 
 LOG = "kworker.delayed"
@@ -43,22 +43,15 @@ def waiting(id: str, due: float = 1_800_000_001.0, value: bytes | None = b"{}") 
 
 def load(cache: Cache, records: Sequence[MemoryRecord]) -> None:
     """All at once, as a log is read from its start."""
-    items = list(read(records, LOG, NOW))
-    entries = [item for item in items if isinstance(item, tuple)]
-    gone = [item for item in items if isinstance(item, Gone)]
-    cache.load(entries, gone, [item for item in items if isinstance(item, Asked)])
+    if records:
+        replay.load(cache, records, LOG, NOW)
     cache.settle()
 
 
 def apply(cache: Cache, records: Sequence[MemoryRecord]) -> None:
     """One by one, as they come."""
-    for item in read(records, LOG, NOW):
-        if isinstance(item, tuple):
-            cache.put(item)
-        elif isinstance(item, Gone):
-            cache.end(item)
-        else:
-            cache.ask(item)
+    for one in records:
+        replay.apply(cache, [one], LOG, NOW)
 
 
 def found(cache: Cache, ids: Sequence[bytes]) -> tuple[object, ...]:

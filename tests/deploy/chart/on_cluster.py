@@ -133,10 +133,16 @@ class Release:
             )
         }
 
-    def settled(self, pods: int) -> dict[str, str]:
-        """Once exactly so many pods are there."""
-        wait_for(lambda: len(self.pods()) == pods, 60, f"{pods} pods of {self.name}")
+    def settled(self) -> dict[str, str]:
+        """The pods, once there are as many as the workloads want, and as an autoscaler will want."""
+        wait_for(lambda: len(self.pods()) == self._wanted(), 60, f"all pods of {self.name}, and no others")
         return self.pods()
+
+    def _wanted(self) -> int:
+        scalers = self.cluster.objects(self.space, "horizontalpodautoscalers", self.selector)
+        least = {one["spec"]["scaleTargetRef"]["name"]: one["spec"]["minReplicas"] for one in scalers}
+        found = self.cluster.objects(self.space, "deployments,statefulsets", self.selector)
+        return sum(max(one["spec"]["replicas"], least.get(one["metadata"]["name"], 0)) for one in found)
 
     def hooks(self) -> list[str]:
         """How the last run of each hook ended."""
@@ -217,12 +223,6 @@ def example(name: str, chart: Path = CHART) -> Path:
     return chart / "examples" / f"{name}.yaml"
 
 
-def wanted(release: Release) -> int:
-    """Pods that the workloads want."""
-    found = release.cluster.objects(release.space, "deployments,statefulsets", release.selector)
-    return sum(one["spec"]["replicas"] for one in found)
-
-
 def test_the_namespace_refuses_what_is_not_restricted(cluster: Cluster, space: str) -> None:
     command = ["run", "loose", "--image=x", "-n", space]
     with pytest.raises(AssertionError, match="violates PodSecurity"):
@@ -237,22 +237,21 @@ def test_an_example_from_install_to_uninstall(cluster: Cluster, space: str, name
 
     release.install(CHART, "-f", example(name))
     assert set(release.hooks()) <= {"Succeeded"}
-    first, count = release.workloads(), wanted(release)
-    pods = release.settled(count)
+    first, pods = release.workloads(), release.settled()
     assert pods
 
     release.upgrade(CHART)
     assert release.workloads() == first
-    assert release.settled(count) == pods  # nothing was replaced
+    assert release.settled() == pods  # nothing was replaced
 
     release.upgrade(CHART, "-f", example(name), "--set", "defaults.logLevel=debug")
-    after = release.settled(count)
+    after = release.settled()
     backlog = {uid: pod for uid, pod in pods.items() if "-backlog-" in pod}
     assert after.keys() & pods.keys() == backlog.keys()  # every worker was replaced, and nothing else
 
     release.rollback(1)
     assert release.workloads() == first
-    assert not release.settled(count).keys() & (after.keys() - backlog.keys())
+    assert not release.settled().keys() & (after.keys() - backlog.keys())
 
     release.uninstall()
 
@@ -273,9 +272,9 @@ def test_an_example_from_the_previous_chart(cluster: Cluster, previous: Path, sp
     first = release.workloads()
     release.upgrade(CHART, "-f", values)
     assert release.workloads().keys() == first.keys()
-    release.settled(wanted(release))
+    release.settled()
     release.upgrade(CHART, "-f", example(name))
-    release.settled(wanted(release))
+    release.settled()
     release.rollback(1)
     assert release.workloads() == first
     release.uninstall()
@@ -289,5 +288,5 @@ def test_the_longest_names_fit(cluster: Cluster, space: str) -> None:
         *("--set", f"workers.{pool}.config=a"),
     )
     assert release.hooks() == ["Succeeded"]
-    release.settled(2)
+    assert len(release.settled()) == 2
     release.uninstall()
