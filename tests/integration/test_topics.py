@@ -11,7 +11,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
     ConfigResource,
 )
 
-from kit import Kafka, MakeTopic, NewRecord, produce, read_all
+from kit import Kafka, MakeTopic, NewRecord, produce, read_all, wait_for
 from kworker.kafka.embedded import PARTITIONS, EmbeddedBroker
 from kworker.kafka.topics import HEADER_ROOM, RETENTION_MS, TopicInfo, Topics
 
@@ -28,6 +28,12 @@ def topics(kafka: Kafka) -> Topics:
     return Topics({"bootstrap.servers": kafka.bootstrap})
 
 
+def made(topics: Topics, name: str) -> TopicInfo:
+    """A topic that was created: the broker tells of it a moment after it answered."""
+    wait_for(lambda: topics.describe([name])[name] != TopicInfo(), 30, f"the broker to know {name}")
+    return topics.describe([name])[name]
+
+
 def test_describe_tells_partitions_and_what_is_missing_and_creates_nothing(topics: Topics, topic: MakeTopic) -> None:
     name = topic(3)
     for _ in range(2):
@@ -40,7 +46,7 @@ def test_describe_tells_partitions_and_what_is_missing_and_creates_nothing(topic
 def test_a_missing_dead_letter_topic_is_made_like_its_source(kafka: Kafka, topics: Topics, topic: MakeTopic) -> None:
     name = topic(3, {"max.message.bytes": "300000", "cleanup.policy": "compact"})
     assert topics.ensure_dead_letters({name: name + ".dlq"}, create=True) == []
-    assert topics.describe([name + ".dlq"]) == {name + ".dlq": TopicInfo(3)}
+    assert made(topics, name + ".dlq") == TopicInfo(3)
     config = config_of(kafka.bootstrap, name + ".dlq")
     assert config["max.message.bytes"] == str(300_000 + HEADER_ROOM)
     assert (config["cleanup.policy"], config["retention.ms"]) == ("delete", str(RETENTION_MS))
@@ -62,7 +68,7 @@ def test_sources_that_share_a_dead_letter_topic_get_one_that_fits_all(
     small, large = topic(2, {"max.message.bytes": "10000"}), topic(5, {"max.message.bytes": "20000"})
     shared = small + ".shared"
     assert topics.ensure_dead_letters({small: shared, large: shared}, create=True) == []
-    assert topics.describe([shared])[shared].partitions == 5
+    assert made(topics, shared).partitions == 5
     assert config_of(kafka.bootstrap, shared)["max.message.bytes"] == str(20_000 + HEADER_ROOM)
 
 
@@ -71,7 +77,7 @@ def test_one_that_exists_is_left_as_it_is(kafka: Kafka, topics: Topics, topic: M
     assert topics.ensure_dead_letters({source: target}, create=True) == []
     config = config_of(kafka.bootstrap, target)
     assert (config["max.message.bytes"], config["retention.ms"]) == ("1234", "99000")
-    assert topics.describe([target])[target].partitions == 1
+    assert made(topics, target).partitions == 1
 
 
 def test_without_leave_to_create_the_exact_command_is_given(kafka: Kafka, topics: Topics, topic: MakeTopic) -> None:
@@ -103,7 +109,7 @@ def test_what_the_broker_refuses_is_a_fault_and_the_others_are_made(topics: Topi
     pairs = {name: "not a topic!", "no-such-source-here": "no-such-source-here.dlq"} | {topic(1): name + ".dlq"}
     faults = topics.ensure_dead_letters(pairs, create=True)
     assert sorted(fault.topic for fault in faults) == ["no-such-source-here.dlq", "not a topic!"]
-    assert topics.describe([name + ".dlq"])[name + ".dlq"].partitions == 1
+    assert made(topics, name + ".dlq").partitions == 1
 
 
 def test_two_workers_that_create_at_once_both_succeed(kafka: Kafka, topic: MakeTopic, monkeypatch: Any) -> None:

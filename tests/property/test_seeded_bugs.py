@@ -83,7 +83,7 @@ def runs_again_what_an_earlier_owner_finished(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Arrivals, "_restore", lambda self, partition, run: run)
 
 
-@bug("commit: ")
+@bug("(commit|part): ")
 def takes_a_failed_commit_for_done(monkeypatch: pytest.MonkeyPatch) -> None:
     def answered(original: Any, self: Commits, partitions: Any, results: list[Any]) -> None:
         original(self, partitions, [(name, epoch, None) for name, epoch, _ in results])
@@ -167,7 +167,8 @@ def forgets_the_limit_on_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     def admit(original: Any, self: ReadyQueue, entry: Entry) -> None:
         if entry.attempt > 1 and entry.route.limit is not None:
             entry.route.admitted += 1
-            self._queues[entry.route.executor].append(entry)
+            if entry.partition.watch is None or entry.partition.watch.lets(entry):
+                self.push(entry)
         else:
             original(self, entry)
 
@@ -272,7 +273,7 @@ def finishes_a_dead_letter_before_its_acknowledgement(monkeypatch: pytest.Monkey
     def set_aside(original: Any, self: Engine, entry: Entry, *rest: Any) -> None:
         original(self, entry, *rest)
         entry.pending = 0
-        self._complete(entry)
+        self._complete_one(entry)
 
     wrap(monkeypatch, Engine, "_set_aside", set_aside)
 

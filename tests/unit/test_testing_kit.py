@@ -134,12 +134,12 @@ def test_a_result_goes_to_the_reply_topic_of_its_task() -> None:
     assert (headers["ce_type"], headers["ce_id"], headers["ce_causationid"]) == (b"double.result", b"q/result", b"q")
 
 
-def test_a_result_that_does_not_fit_into_json_is_a_failure() -> None:
+def test_a_result_that_does_not_fit_into_json_is_refused_at_once() -> None:
     worker = MemoryWorker(odd)
     worker.publish("odd")
     worker.run()
-    assert [letter.reason for letter in worker.dead_letters] == ["exhausted"]
-    assert "JSON" in worker.dead_letters[0].message
+    assert [letter.reason for letter in worker.dead_letters] == ["rejected"]
+    assert worker.dead_letters[0].message.startswith("the result of 'odd' does not fit into JSON")
 
 
 @pytest.mark.parametrize(("allowed", "topics"), [((), []), (("replies",), ["replies"])])

@@ -212,7 +212,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("schema_registry", urls, "URL", "Schema registry for Avro with Confluent framing."),
     Option("tracing", boolean, "BOOL", "Trace tasks by OpenTelemetry; its SDK reads OTEL_* variables."),
     Option("timekeeper", boolean, "BOOL", "Hand over delayed tasks when they are due."),
-    Option("delay_partitions", whole(1, 10_000), "N", "Partitions of the delay log and the retry topic, when they are made."),
+    Option("delay_partitions", whole(1, 10_000), "N", "Partitions of the delay log and the retry topic."),
     Option("retry_in_memory", duration("0s", "366d"), "DURATION", "Retries that wait for longer go to the delay log."),
     Option("retry_in_lane", duration("0s", "366d"), "DURATION", "How long a retry may hold up its key or partition."),
     Option("state_dir", words, "DIR", "Folder for what a worker keeps of delayed tasks while it runs."),

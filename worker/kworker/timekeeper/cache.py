@@ -280,5 +280,5 @@ def _make(folder: str | None, shown: Callable[[str], None]) -> sqlite3.Connectio
         file = connect(path)
         shown(path)
     finally:
-        Path(path).unlink()  # SQLite has it open: it is gone when that is closed, or the process killed
+        Path(path).unlink(missing_ok=True)  # SQLite has it open: it is gone when that is closed, or the process killed
     return file

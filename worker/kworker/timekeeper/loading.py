@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 
@@ -40,19 +41,16 @@ class Loading:
 
     def poll(self) -> Cache | None:
         """The cache, loaded and settled, as soon as it is; it is the caller's then. Raises LoadingFailed."""
-        try:
-            data = os.read(self._said, 1 << 16)
-        except BlockingIOError:
-            return None
-        self._heard += data
-        *lines, self._heard = self._heard.split(b"\n")
-        for line in lines:
-            said = msgspec.json.decode(line, type=str | Loaded)
-            if isinstance(said, Loaded):
-                return self._take(said)
-            self._file = connect(said)
+        said, ended = self._hear()
+        for one in said:
+            if isinstance(one, Loaded):
+                return self._take(one)
+            try:
+                self._file = connect(one)
+            finally:
+                Path(one).unlink(missing_ok=True)  # both have it open
             self._tell(OPENED)
-        if not data:
+        if ended:
             raise LoadingFailed(f"the process ended with {self._process.wait()}")
         return None
 
@@ -60,6 +58,9 @@ class Loading:
         """End the process, and throw away what it loaded, unless that was taken."""
         self._process.kill()
         self._process.wait()
+        for one in self._hear()[0]:
+            if isinstance(one, str):  # it was not opened yet
+                Path(one).unlink(missing_ok=True)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdout.close()
@@ -68,6 +69,15 @@ class Loading:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _hear(self) -> tuple[list[str | Loaded], bool]:
+        """What it said since, and whether it has ended."""
+        try:
+            data = os.read(self._said, 1 << 16)
+        except BlockingIOError:
+            return [], False
+        *lines, self._heard = (self._heard + data).split(b"\n")
+        return [msgspec.json.decode(line, type=str | Loaded) for line in lines], not data
 
     def _take(self, loaded: Loaded) -> Cache:
         if loaded.fault or self._file is None:

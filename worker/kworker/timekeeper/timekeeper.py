@@ -213,10 +213,10 @@ class Timekeeper:
         if time.monotonic() < holding.retry_at:
             return _SOON
         more = self._guarded(holding, holding.advance)
-        self._load(holding)
         if holding.gap:
             self._rebuild(holding)
             return _SOON
+        self._load(holding)
         if more:
             return 0.0
         if not holding.ready:

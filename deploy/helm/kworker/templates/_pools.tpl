@@ -146,12 +146,28 @@ configMap: {name: {{ default .name .pool.existingConfigMap }}}
 {{- toYaml $made -}}
 {{- end -}}
 
-{{/* What a schema cannot see: pools that contradict themselves or each other. */}}
+{{/* What a schema cannot see, or not say in words: what is not the user's, and pools that contradict themselves or each other. */}}
 {{- define "kworker.contradictions" -}}
+{{- $own := list "enable.auto.commit" "enable.auto.offset.store" "auto.commit.enable" "auto.offset.reset" "group.id" "bootstrap.servers" "metadata.broker.list" -}}
+{{- range $property, $_ := merge dict .Values.kafka.properties .Values.kafka.secretProperties .Values.kafka.secretFiles -}}
+{{- if has $property $own -}}
+{{- fail (printf "kafka: %s is set by kworker itself: leave it out" $property) -}}
+{{- end -}}
+{{- end -}}
+{{- $keys := dict "group" "group" "topic" "topics" "order" "order" "concurrency" "concurrency" "processes" "processes" "plugin" "plugins" "drain_timeout" "drainTimeout" "revoke_timeout" "revokeTimeout" "log_level" "logLevel" -}}
+{{- $fixed := list "bootstrap" "namespace" "log_format" "admin_host" "admin_port" "config" -}}
 {{- $groups := dict -}}
 {{- $schedules := dict -}}
 {{- range $name, $pool := include "kworker.pools" . | fromYaml -}}
 {{- $where := printf "workers.%s" $name -}}
+{{- range $option, $_ := $pool.options -}}
+{{- $option = $option | replace "-" "_" -}}
+{{- if hasKey $keys $option -}}
+{{- fail (printf "%s.options: %s has a key of its own: %s.%s" $where $option $where (get $keys $option)) -}}
+{{- else if has $option $fixed -}}
+{{- fail (printf "%s.options: %s is the same for the whole release: leave it out" $where $option) -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq $pool.scaling.kind "keda") (not $.Values.backlog.enabled) -}}
 {{- fail (printf "%s.scaling.kind: keda scales on the true backlog: set backlog.enabled" $where) -}}
 {{- end -}}
@@ -174,7 +190,12 @@ configMap: {name: {{ default .name .pool.existingConfigMap }}}
 {{- fail (printf "%s.group: %s is the group of workers.%s too: give each pool its own" $where $pool.group (get $groups $pool.group)) -}}
 {{- end -}}
 {{- $_ := set $groups $pool.group $name -}}
-{{- range $schedule, $_ := $pool.schedules -}}
+{{- range $schedule, $given := $pool.schedules -}}
+{{- $times := list -}}
+{{- range list "cron" "every" "at" -}}{{- if hasKey $given . -}}{{- $times = append $times . -}}{{- end -}}{{- end -}}
+{{- if ne (len $times) 1 -}}
+{{- fail (printf "%s.schedules.%s: give one of cron, every and at" $where $schedule) -}}
+{{- end -}}
 {{- if hasKey $schedules $schedule -}}
 {{- fail (printf "%s.schedules.%s: workers.%s has one of this name too: name it otherwise" $where $schedule (get $schedules $schedule)) -}}
 {{- end -}}
