@@ -179,8 +179,7 @@ class Intake:
     def finish(self, offset: int, size: int = 0) -> None:
         self.partition.tracker.finish(offset)
         self.pressure.remove(self.partition, 1, size)
-        if self.partition.crowded:
-            self.pressure.shrunk(self.partition, self.assigned, self.actions)
+        self.pressure.shrunk(self.assigned, self.actions)
 
 
 @pytest.mark.parametrize("assigned", [2, 3, 1000])

@@ -51,7 +51,6 @@ class Engine:
         self._ready = ReadyQueue(settings.order, settings.slots)
         self._free = dict(settings.slots)
         self._epochs = count(1)
-        self._shrunk: dict[Partition, None] = {}  # crowded partitions of which something finished in this event
         self._at = 0.0  # wall time of the latest event that brought one
         self.commits = Commits(settings.commit_interval, settings.alphabet)
         self.routes = dict(routes)
@@ -92,10 +91,7 @@ class Engine:
         """Take one event; returns what to do, in this order. `now`: monotonic seconds."""
         actions: list[Action] = []
         self._reactions[type(event)](event, now, actions)
-        if self._shrunk:
-            for partition in self._shrunk:
-                self.pressure.shrunk(partition, len(self.partitions), actions)
-            self._shrunk.clear()
+        self.pressure.shrunk(len(self.partitions), actions)
         outgoing, missing = self.forwarding.take()
         if missing:
             actions.append(do.CreateTopics(missing))
@@ -289,8 +285,6 @@ class Engine:
         partition.tracker.finish_all(offsets)
         partition.changes += len(offsets)
         self.pressure.remove(partition, len(offsets), size)
-        if partition.crowded:
-            self._shrunk[partition] = None
 
     # -- the broker ---------------------------------------------------------------------------------------------
 

@@ -20,13 +20,23 @@ _RECORD_BYTES = 600  # what an unfinished record costs beside its key, value and
 class Pressure:
     """Owns the count of what is unfinished over all partitions, and the set of paused partitions."""
 
-    __slots__ = ("_crowded", "_most_bytes", "_most_records", "_window", "paused", "unfinished", "unfinished_bytes")
+    __slots__ = (
+        "_crowded",
+        "_most_bytes",
+        "_most_records",
+        "_shrunk",
+        "_window",
+        "paused",
+        "unfinished",
+        "unfinished_bytes",
+    )
 
     def __init__(self, most_records: int, most_bytes: int, alphabet: Alphabet | None) -> None:
         self._most_records = most_records
         self._most_bytes = most_bytes
         self.set_alphabet(alphabet)
         self._crowded: set[Partition] = set()
+        self._shrunk: dict[Partition, None] = {}  # crowded ones of which something was removed, in that order
         self.unfinished = 0
         self.unfinished_bytes = 0
         self.paused: set[TopicPartition] = set()
@@ -48,6 +58,8 @@ class Pressure:
         partition.bytes -= size
         self.unfinished_bytes -= size
         self.unfinished -= records
+        if partition.crowded:
+            self._shrunk[partition] = None
 
     def forget(self, partition: Partition) -> None:
         """The partition is fenced: what is unfinished of it is another worker's."""
@@ -74,12 +86,17 @@ class Pressure:
             self._crowded.add(partition)
             self.settle(partition, actions)
 
-    def shrunk(self, partition: Partition, assigned: int, actions: list[Action]) -> None:
-        """Records of a crowded partition are finished. Two watermarks: pausing throws prefetched records away."""
-        if self._fullness(partition, assigned) < 0.5:
-            partition.crowded = False
-            self._crowded.discard(partition)
-            self.settle(partition, actions)
+    def shrunk(self, assigned: int, actions: list[Action]) -> None:
+        """See to the crowded partitions of which records were removed since the last call.
+
+        Two watermarks: pausing throws prefetched records away.
+        """
+        for partition in self._shrunk:
+            if self._fullness(partition, assigned) < 0.5:
+                partition.crowded = False
+                self._crowded.discard(partition)
+                self.settle(partition, actions)
+        self._shrunk.clear()
 
     def settle(self, partition: Partition, actions: list[Action]) -> None:
         """Pause or resume the partition's intake if that is what its state asks for."""
