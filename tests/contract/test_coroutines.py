@@ -212,7 +212,7 @@ def test_a_cancellation_that_comes_before_the_first_step_is_not_lost(bench: Benc
     assert outcome.error.type.endswith("CancelledError")
 
 
-def test_who_blocks_the_loop_is_named_and_another_loop_takes_over(
+def test_bad_input_35_who_blocks_the_loop_is_named_and_another_loop_takes_over(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(coroutines, "_LAG", 0.05)

@@ -121,7 +121,7 @@ def make() -> Iterator[MakeBench]:
         ("spoil", {"what": "nonsense"}, "said what it should not"),
     ],
 )
-def test_a_task_that_ends_its_process_crashed_and_the_others_did_not(
+def test_fault_11_a_task_that_ends_its_process_crashed_and_the_others_did_not(
     make: MakeBench, task: str, arguments: dict[str, object], said: str
 ) -> None:
     bench = make()
@@ -137,7 +137,7 @@ def test_a_task_that_ends_its_process_crashed_and_the_others_did_not(
     assert [outcome for outcome in bench.wait(entries) if outcome is not SUCCESS] == [outcome]
 
 
-def test_a_crash_among_small_tasks_blames_the_one_that_ran(make: MakeBench) -> None:
+def test_fault_11_a_crash_among_small_tasks_blames_the_one_that_ran(make: MakeBench) -> None:
     """Those before it have ended, those behind it have not begun: none of them is blamed, doubled or lost."""
     bench = make(1)
     quick = [entry_of("nothing", b"{}") for _ in range(200)]
@@ -205,7 +205,7 @@ def test_the_children_of_a_template_that_was_killed_crash_and_new_ones_come(make
 
 
 @pytest.mark.parametrize("task", ["hang_in_c.short", "hang_deaf.short", "spin.short"])
-def test_a_task_that_hangs_is_gone_and_its_neighbours_never_notice(make: MakeBench, task: str) -> None:
+def test_fault_10_a_task_that_hangs_is_gone_and_its_neighbours_never_notice(make: MakeBench, task: str) -> None:
     bench = make()
     pids: set[int] = {bench.run("pid").result for _ in range(20)}  # type: ignore[union-attr, misc]  # a Success
     entries = [entry_of(task, b"{}"), *(entry_of("nothing", b"{}") for _ in range(100))]
@@ -234,7 +234,7 @@ def test_small_tasks_behind_one_that_hangs_go_to_another_child(make: MakeBench, 
     assert bench.wait([hung]) == [Success("a")]
 
 
-def test_a_killed_child_takes_its_process_group_along(make: MakeBench, tmp_path: Path) -> None:
+def test_bad_input_32_a_killed_child_takes_its_process_group_along(make: MakeBench, tmp_path: Path) -> None:
     outcome = make().run("hang_with_family.short", folder=str(tmp_path))
     assert isinstance(outcome, TimedOut)
     family = int((tmp_path / "family").read_text())
@@ -244,7 +244,7 @@ def test_a_killed_child_takes_its_process_group_along(make: MakeBench, tmp_path:
 # -- what the kernel limits ---------------------------------------------------------------------------------------
 
 
-def test_memory_beyond_the_limit_is_an_error_of_its_task(make: MakeBench) -> None:
+def test_bad_input_32_memory_beyond_the_limit_is_an_error_of_its_task(make: MakeBench) -> None:
     bench = make(1, limits=Limits(memory=1 << 30))
     outcome = bench.run("eat")
     assert isinstance(outcome, Failed)
@@ -252,13 +252,13 @@ def test_memory_beyond_the_limit_is_an_error_of_its_task(make: MakeBench) -> Non
     assert bench.run("nothing") is SUCCESS
 
 
-def test_processor_time_is_limited_for_each_task(make: MakeBench) -> None:
+def test_bad_input_32_processor_time_is_limited_for_each_task(make: MakeBench) -> None:
     outcome = make(1, limits=Limits(cpu=1)).run("spin")
     assert isinstance(outcome, Crashed)
     assert "SIGXCPU (its processor time was used up)" in outcome.error.message
 
 
-def test_open_files_are_limited(make: MakeBench) -> None:
+def test_bad_input_32_open_files_are_limited(make: MakeBench) -> None:
     bench = make(1, limits=Limits(files=100))
     outcome = bench.run("open_files", count=200)
     assert isinstance(outcome, Failed)
@@ -292,7 +292,7 @@ def test_a_child_that_has_grown_is_replaced(make: MakeBench) -> None:
 
 
 @pytest.mark.parametrize("what", ["object", "lambda", "lock", "huge", "large", "surrogate", "mean"])
-def test_a_result_that_cannot_travel_arrives_as_text(make: MakeBench, what: str) -> None:
+def test_bad_input_34_a_result_that_cannot_travel_arrives_as_text(make: MakeBench, what: str) -> None:
     bench = make(1)
     outcome = bench.run("give", what=what)
     assert isinstance(outcome, Success)
@@ -383,7 +383,9 @@ def test_each_of_many_small_tasks_has_its_own_lines(make: MakeBench, caplog: pyt
 
 
 @pytest.mark.parametrize("kind", ["print", "log"])
-def test_a_flood_is_capped_and_blocks_nobody(make: MakeBench, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_input_34_a_flood_is_capped_and_blocks_nobody(
+    make: MakeBench, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     bench = make(2)
     flood = entry_of("flood", json.dumps({"kind": kind}).encode())
@@ -395,7 +397,7 @@ def test_a_flood_is_capped_and_blocks_nobody(make: MakeBench, kind: str, caplog:
 
 
 @pytest.mark.parametrize("what", ["streams", "sigterm", "fork", "logging"])
-def test_a_spoiled_process_still_reports(make: MakeBench, what: str) -> None:
+def test_bad_input_34_a_spoiled_process_still_reports(make: MakeBench, what: str) -> None:
     bench = make(1)
     assert bench.run("spoil", what=what) == Success(what)
     assert bench.run("nothing") is SUCCESS

@@ -17,7 +17,7 @@ from kit.vitals import Vitals
 from kit.weather import Weather
 from kit.weather_report import Report, finished
 
-MINUTES = float(os.environ.get("MINUTES") or 1)
+MINUTES = float(os.environ.get("MINUTES") or 2)
 LONGEST_ROUND = 300.0
 """Seconds of one round: its ledger is checked at its end."""
 

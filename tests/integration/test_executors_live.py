@@ -199,7 +199,7 @@ def test_a_stop_does_not_wait_for_a_child_that_hangs(scene: Scene) -> None:
     wait_for(lambda: gone(processes), 10.0, "the end of every child")
 
 
-def test_neighbours_of_a_task_that_hangs_never_notice(scene: Scene) -> None:
+def test_fault_10_neighbours_of_a_task_that_hangs_never_notice(scene: Scene) -> None:
     worker = scene.start("--processes", "2")
     worker.wait_ready()
     scene.publish([("wild.hang", 5), *(("wild.process", n) for n in range(300))])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta, tzinfo
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,6 +47,18 @@ def test_a_result_that_json_cannot_hold_is_refused_at_once_and_named(value: obje
     assert outcome.error.message.startswith("the result of 't' ")
     assert "JSON" in outcome.error.message
     assert "publish" not in outcome.error.message
+
+
+def test_a_result_whose_encoding_raises_ends_its_attempt_only() -> None:
+    class Zone(tzinfo):
+        def utcoffset(self, when: datetime | None) -> timedelta:
+            raise RuntimeError("no such zone")
+
+        dst = tzname = utcoffset  # type: ignore[assignment]  # neither is asked for
+
+    outcome = run(lambda: datetime(2026, 1, 1, tzinfo=Zone()), reply_to="replies")
+    assert isinstance(outcome, Failed)
+    assert (outcome.error.type, outcome.error.message) == ("RuntimeError", "no such zone")
 
 
 # -- success ----------------------------------------------------------------------------------------------------

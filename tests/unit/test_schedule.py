@@ -7,10 +7,11 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from kworker.schedules.misfire import Policy
 from kworker.schedules.schedule import Schedule, Standing
-from kworker.schedules.trigger import Cron, Every, Once
+from kworker.schedules.trigger import LAST, Cron, Every, Once
 
 NOW = 1_700_000_000.0
 triggers = st.sampled_from([Cron("*/3 * * * *"), Every(60.0), Every(7.0, NOW - 3), Once(NOW + 200)])
@@ -106,3 +107,12 @@ def test_what_is_not_a_schedule_is_refused(data: bytes) -> None:
 def test_what_cannot_be_meant_is_refused(given: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="schedule"):
         schedule(**given)
+
+
+def test_a_record_at_the_end_of_what_can_be_counted_raises_nothing() -> None:
+    full = structs.replace(Standing.begin(schedule(), NOW), runs=2**53 - 1)
+    due, standing = full.fire(NOW + 100)
+    assert due
+    assert standing.runs == full.runs
+    old = Standing(schedule=schedule(trigger=Cron("*/3 * * * *")), last=LAST - 1, next=None)
+    assert Standing.begin(schedule(), NOW).over(old).next is None

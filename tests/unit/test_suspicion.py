@@ -443,3 +443,10 @@ def test_what_is_handed_over_in_the_middle_of_the_parts_is_all_that_was_suspecte
     found = read(item.metadata, item.offset)
     assert found is not None
     assert unpacked(found[1]) == Mark(2, 80)
+
+
+def test_a_gap_of_any_length_is_parted_without_a_look_at_each_offset() -> None:
+    ends = Mark(2, 10**15).parts(0, Intervals(), None)
+    assert len(ends) == 8
+    assert ends == sorted(ends)
+    assert ends[-1] == 10**15

@@ -88,7 +88,7 @@ def test_decades_without_a_look_cost_little() -> None:
         ("\N{ARABIC-INDIC DIGIT ONE} * * * *", "Bad minute"),
     ],
 )
-def test_cron_that_cannot_be_meant_is_refused(expression: str, why: str) -> None:
+def test_bad_input_24_cron_that_cannot_be_meant_is_refused(expression: str, why: str) -> None:
     with pytest.raises(ValueError, match=why) as refused:
         Cron(expression)
     assert len(str(refused.value)) < 200

@@ -75,20 +75,26 @@ class Upkeep:
                 pairs = dict(self._work.get(timeout=_LOOK if known or self._awaited else None))
             except queue.Empty:
                 pairs = {}
-            if self._delay_log in pairs.values():
-                pairs = {source: topic for source, topic in pairs.items() if topic != self._delay_log}
-                self._make_delay_log(topics)
-            for fault in topics.ensure_dead_letters(pairs, create=self._config.create_topics) if pairs else ():
-                log.error("%s", fault, extra={"topic": fault.topic})
-            known += [topic for topic in pairs if topic not in known]
-            for topic, about in topics.describe(list(self._awaited), _LOOK).items():
-                if about.partitions:
-                    self._awaited.pop(topic)()
-            found = topics.identities(known)
-            renewed = {topic for topic, id in found.items() if ids.get(topic, id) != id}
-            ids |= found
-            if renewed:
-                self._renewed(renewed)
+            known += [source for source in pairs if source not in known and pairs[source] != self._delay_log]
+            try:
+                self._turn(topics, pairs, known, ids)
+            except Exception:  # what was asked for is asked for again, by the next write that finds it missing
+                log.exception("looking after topics raised; going on")
+
+    def _turn(self, topics: Topics, pairs: dict[str, str], known: list[str], ids: dict[str, str]) -> None:
+        if self._delay_log in pairs.values():
+            pairs = {source: topic for source, topic in pairs.items() if topic != self._delay_log}
+            self._make_delay_log(topics)
+        for fault in topics.ensure_dead_letters(pairs, create=self._config.create_topics) if pairs else ():
+            log.error("%s", fault, extra={"topic": fault.topic})
+        for topic, about in topics.describe(list(self._awaited), _LOOK).items():
+            if about.partitions:
+                self._awaited.pop(topic)()
+        found = topics.identities(known)
+        renewed = {topic for topic, id in found.items() if ids.get(topic, id) != id}
+        ids |= found
+        if renewed:
+            self._renewed(renewed)
 
     def _make_delay_log(self, topics: Topics) -> None:
         there = topics.describe([self._delay_log, self._retry_topic])

@@ -226,6 +226,8 @@ class Worker:
             now = clock()
             for event in mailbox.take(min(engine.next_due, self._next_watch) - now):
                 self._take(event)
+                if self._code is not None:  # what else came is the next owner's: a revoke is answered by the close
+                    return self._code
             now = clock()
             self._instruments.liveness.beat("loop", now)
             if now >= engine.next_due:

@@ -128,6 +128,7 @@ class Engine:
         for given in event.partitions:
             topic_partition = given.topic_partition
             if topic_partition in self.partitions:
+                actions.append(do.Withdraw())  # what has not begun of the log that is gone
                 self._fence([self.partitions[topic_partition]], actions)
             stored = read(given.metadata if given.committed == given.start else "", given.start)
             if stored is None:
@@ -191,9 +192,8 @@ class Engine:
     def _start(self, now: float, actions: list[Action]) -> None:
         closed = self.suspicion.watched and self._take_care(now, actions)
         for executor, free in self._free.items():
-            if free <= 0 or not self._ready.waiting(executor) or (closed and executor not in self._settings.isolated):
-                continue
-            self._hand_over(executor, self._ready.take(executor, free), actions)
+            if free > 0 and self._ready.waiting(executor) and not (closed and executor not in self._settings.isolated):
+                self._hand_over(executor, self._ready.take(executor, free), actions)
 
     def _hand_over(self, executor: str, entries: list[Entry], actions: list[Action]) -> None:
         for entry in entries:
@@ -364,6 +364,7 @@ class Engine:
             entry.partition.running -= 1
             self._free[entry.route.executor] += 1
             self._ready.release_limit(entry)
+            self.departure.abandoned -= entry.partition.fenced  # it was counted with what runs
 
     def _settle(self, now: float, actions: list[Action]) -> None:
         """End the revokes and the stop that are drained, or whose budget is over."""

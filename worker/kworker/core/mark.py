@@ -9,6 +9,8 @@ dead life says that it alone ran.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from msgspec import Struct
 
@@ -26,6 +28,7 @@ FEW = 8
 PARTS = 8
 """More of them run in so many parts, those of a part together: a death leaves one part of the suspects."""
 
+_MOST_LISTED = 1 << 16  # offsets; a longer range is mostly a gap, and is parted without a look at what is finished
 _MOST_CHARGED = 8  # records whose deaths are kept; of more, those highest in the log are forgotten
 
 
@@ -57,7 +60,9 @@ class Mark(Struct, frozen=True, array_like=True):
         """
         if not self.suspect or self.alone is not None:
             return []
-        among = [n for n in range(max(start, self.first), _least(self.lease, end)) if n not in finished]
+        among: Sequence[int] = range(max(start, self.first), _least(self.lease, end))
+        if len(among) <= _MOST_LISTED:
+            among = [n for n in among if n not in finished]
         size = -(-len(among) // PARTS)
         ends = range(size, len(among) + size, size) if len(among) > FEW else ()
         return [among[min(last, len(among)) - 1] + 1 for last in ends]

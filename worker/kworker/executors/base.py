@@ -191,9 +191,9 @@ def execute(given: Given, runnable: Runnable, deadline: float | None, publish: P
     """
     try:
         returned, context = call(given, runnable, deadline, publish, started)
+        return succeeded(given.task, runnable.spec, returned, context)
     except BaseException as error:  # a plugin may raise anything, SystemExit too; it ends its attempt only
         return outcome_of(error)
-    return succeeded(given.task, runnable.spec, returned, context)
 
 
 def call(

@@ -155,6 +155,8 @@ class CoroutineExecutor:
             attempt = _Attempt(entry, entry.run, clock(), [None], slot=slot, home=loop)
             attempt.task = create(run(attempt), context=Variables())
             attempts.add(attempt)
+            if entry.partition.fenced:  # `cancel` may have looked before it was there to be seen
+                attempt.tell()
 
     async def _run(self, attempt: _Attempt) -> None:
         runnable = self._runnables[attempt.entry.task.name]
@@ -168,10 +170,9 @@ class CoroutineExecutor:
             result, context = call(attempt.entry, runnable, deadline, self._publish, attempt.began)
             if type(result) is CoroutineType or inspect.isawaitable(result):
                 result = await result
+            outcome = succeeded(attempt.entry.task, runnable.spec, result, context)
         except BaseException as error:  # as in `execute`; asyncio would end its loop by a SystemExit
             outcome = outcome_of(error)
-        else:
-            outcome = succeeded(attempt.entry.task, runnable.spec, result, context)
         ended = time.monotonic()
         if timeout and ended - since > timeout and isinstance(outcome, Failed):
             outcome = _timed_out(outcome, timeout)

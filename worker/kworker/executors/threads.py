@@ -196,6 +196,8 @@ class ThreadExecutor:
                 return
             since = clock()
             attempt = slot.attempt = Attempt(entry, entry.run, since, [None])
+            if entry.partition.fenced:  # `cancel` may have looked before it was there to be seen
+                attempt.cancel()
             runnable = runnables[entry.task.name]
             timeout = runnable.spec.timeout
             outcome = execute(entry, runnable, since + timeout if timeout else None, publish, attempt.began)

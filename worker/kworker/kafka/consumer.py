@@ -73,7 +73,7 @@ class Intake:
         self._paused: set[TopicPartition] = set()
         self._held = False  # all partitions are paused for want of room
         self._no_room_since: float | None = None
-        self._seeking = False
+        self._seeking: set[TopicPartition] | None = None  # what is to be sought before anything more is fetched
         self._closing = False
         self._positions = Positions(start_from, probed, retries)
         self._ends = LogEnds()
@@ -175,8 +175,8 @@ class Intake:
             self.joined = self._membership.holds(self._consumer, self.joined, self.last_poll)
 
     def _step(self) -> None:
-        room = self._room.records() - self._seeking
-        if self._seeking or room <= 0 or self._room.bytes() <= 0:
+        room = self._room.records()
+        if self._seeking is not None or room <= 0 or self._room.bytes() <= 0:
             self._without_room()
             return
         self._no_room_since = None
@@ -221,7 +221,7 @@ class Intake:
         now = time.monotonic()
         if self._no_room_since is None:
             self._no_room_since = now
-        if not self._seeking and not self._held and now - self._no_room_since >= _PAUSE_AFTER:
+        if self._seeking is None and not self._held and now - self._no_room_since >= _PAUSE_AFTER:
             self._hold(True)
         if self._held:
             try:
@@ -238,8 +238,8 @@ class Intake:
 
     def _hold(self, hold: bool) -> None:
         self._held = hold
-        change = self._consumer.pause if hold else self._consumer.resume
-        change([Position(*name) for name in self._assigned - self._paused])
+        places = [Position(*name) for name in self._assigned - self._paused]
+        (self._consumer.pause if hold else self._consumer.resume)(places)
 
     def _execute_commands(self, wait: float = 0.0) -> None:
         try:
@@ -261,14 +261,14 @@ class Intake:
     def _ask_to_seek(self) -> None:
         # Nothing more is fetched until the answer: a record beyond the gap would make it look delivered.
         self.seeks_back += 1
-        self._seeking = True
+        self._seeking = set(self._assigned)
         self._post(FetchFailed())
 
     def _seek(self, positions: Sequence[tuple[TopicPartition, int]]) -> None:
         for name, offset in positions:
-            if name in self._assigned:
+            if name in (self._seeking or ()):  # one that was given up and came back meanwhile starts anew
                 self._consumer.seek(Position(*name, offset))
-        self._seeking = False
+        self._seeking = None
 
     def _begin_again(self, topics: Collection[str]) -> None:
         for name in [name for name in self._assigned if name.topic in topics]:
@@ -327,14 +327,16 @@ class Intake:
 
     def _await_release(self, names: list[TopicPartition]) -> list[CommitItem]:
         deadline = time.monotonic() + self._revoke_timeout + _ANSWER_MARGIN
-        while not self._committer.closing:
+        while True:
+            closing = self._committer.closing  # Order: its last answer is looked for after that
             try:
                 return self._released.get(timeout=0.1)
             except queue.Empty:
+                if closing:  # the loop has ended, and this is what it wants to be committed
+                    return self._committer.take_last(names)
                 if time.monotonic() > deadline:
                     self._fatal("intake: the loop did not answer a revoke")
                     return []
-        return self._committer.take_last(names)  # the loop has ended, and this is what it wants to be committed
 
     def _on_lost(self, consumer: Consumer, partitions: list[Position]) -> None:
         names = [TopicPartition(position.topic, position.partition) for position in partitions]
@@ -350,17 +352,15 @@ class Intake:
         )
 
     def _give_up(self, names: list[TopicPartition], *, lost: bool) -> None:
-        self._assigned.difference_update(names)
-        self._paused.difference_update(names)
+        for held in (self._assigned, self._paused, self._seeking or set()):
+            held.difference_update(names)
         for name in names:
             self.unreadable.pop(name, None)
         self._post(Revoked(names, time.monotonic() + self._revoke_timeout, lost))
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal() or error.code() == KafkaError._FATAL:
-            self._fatal(f"consumer: {error.str()}")
-        else:
-            _client_log.warning(f"consumer: {error.str()}")
+        tell = self._fatal if error.fatal() or error.code() == KafkaError._FATAL else _client_log.warning
+        tell(f"consumer: {error.str()}")
 
     def _on_message_error(self, message: Message, error: KafkaError) -> None:
         code = error.code()

@@ -44,6 +44,10 @@ _NO_GROUP = KafkaError.GROUP_AUTHORIZATION_FAILED  # nothing is joined or commit
 _headers_of: Callable[[Message], Headers | None] = operator.methodcaller("headers")
 
 
+class _NotThrough(Exception):
+    """There is more in a topic than can be read for this: nothing is known of what was not found."""
+
+
 class Run(NamedTuple):
     """One run: its id, the topic it went to, and when it was published at the earliest, in seconds since the epoch."""
 
@@ -87,6 +91,12 @@ class Occurrences:
 
         Raises KafkaException or TimeoutError.
         """
+        try:
+            return self._outcome(run)
+        except _NotThrough:
+            return ENQUEUED
+
+    def _outcome(self, run: Run) -> str:
         found = self._look(run.topic, run.at, "ce_id", run.id, first=True)
         if not found:
             return ENQUEUED
@@ -141,7 +151,7 @@ class Occurrences:
         return self._groups[:_MOST_GROUPS]
 
     def _look(self, topic: str, since: float, header: str, value: str, *, first: bool = False) -> list[Message]:
-        """The records of a topic, from this time on, whose header has this value, as far as they were found in time."""
+        """The records of a topic, from this time on, whose header has this value. Raises _NotThrough."""
         wanted, found, deadline = value.encode(), list[Message](), time.monotonic() + _EACH
         times = [Position(topic, number, int((since - _EARLY) * 1000)) for number in self._of(topic)]
         starts = self._consumer.offsets_for_times(times, timeout=_CALL) if times else []
@@ -158,6 +168,8 @@ class Occurrences:
                 elif not error.retriable() and error.code() != _NO_GROUP:
                     raise KafkaException(error)
         self._consumer.unassign()
+        if unread and not (first and found):
+            raise _NotThrough
         return found
 
     def _of(self, topic: str) -> list[int]:

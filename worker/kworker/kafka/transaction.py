@@ -71,7 +71,7 @@ class Transactions:
             _SETTINGS
             | {**settings}
             | _LIMITS
-            | {"transactional.id": name, "logger": _client_log, "error_cb": self._on_error}
+            | {"transactional.id": name, "logger": _client_log, "error_cb": _on_error}
         )
 
     def start(self) -> None:
@@ -117,6 +117,7 @@ class Transactions:
         """Throw it away; what is open is undone by the next writer, or by the broker after 30 s."""
         with suppress(KafkaException):
             self._producer.purge()
+        self._producer.poll(0)  # what is to be told of its records holds the writer, too
 
     def _transact(self, records: Sequence[Placed]) -> list[int]:
         deadline = time.monotonic() + BUDGET
@@ -174,5 +175,8 @@ class Transactions:
     def _abort(self) -> None:
         patiently(lambda: self._producer.abort_transaction(CALL), time.monotonic() + BUDGET)
 
-    def _on_error(self, error: KafkaError) -> None:
-        _client_log.warning(f"delay log: {error.str()}")
+
+# No method: with one, writer and producer would hold each other until the collector comes, and the worker has it come
+# rarely; each writer that is thrown away would leave its threads behind.
+def _on_error(error: KafkaError) -> None:
+    _client_log.warning(f"delay log: {error.str()}")

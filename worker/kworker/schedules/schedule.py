@@ -17,6 +17,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 """A schedule's name: it is part of the ids of what it publishes."""
 
 
+_MOST_RUNS = 2**53 - 1  # beyond it, JSON of others is not exact
+
+
 class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is published at each time of the trigger.
 
@@ -74,7 +77,7 @@ class Standing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         for at in (self.last, self.next, self.ran):
             if at is not None and not 0 <= at < LAST:
                 raise ValueError(f"schedule {self.schedule.name}: {at!r} is not a time from 1970 on")
-        if not 0 <= self.runs < 2**53:
+        if not 0 <= self.runs <= _MOST_RUNS:
             raise ValueError(f"schedule {self.schedule.name}: {self.runs} is no number of runs")
 
     @classmethod
@@ -95,8 +98,7 @@ class Standing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         elif following is not None and following <= last:
             following = next(mine.trigger.after(last), None)
         ran = max((at for at in (self.ran, old.ran) if at is not None), default=None)
-        runs = max(self.runs, old.runs)
-        return msgspec.structs.replace(self, last=last, next=following, ran=ran, runs=runs)
+        return self._moved(last, following, ran, max(self.runs, old.runs))
 
     def fire(self, now: float, most: int = MOST) -> tuple[list[float], Standing]:
         """What is to be published now, as the times it was due, and how the schedule stands then.
@@ -114,8 +116,13 @@ class Standing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             times, following = times[:most], times[most]
             until = times[-1]
         ran = times[-1] if times else self.ran
-        standing = msgspec.structs.replace(self, last=until, next=following, ran=ran, runs=self.runs + len(times))
-        return times, standing
+        return times, self._moved(until, following, ran, self.runs + len(times))
+
+    def _moved(self, last: float, following: float | None, ran: float | None, runs: int) -> Standing:
+        """The same schedule, further on; it ends at the end of what can be written down."""
+        if following is not None and following >= LAST:
+            following = None
+        return msgspec.structs.replace(self, last=last, next=following, ran=ran, runs=min(runs, _MOST_RUNS))
 
     def encode(self) -> bytes:
         """As JSON."""

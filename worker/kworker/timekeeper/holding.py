@@ -33,7 +33,8 @@ MOST_TRIES = 5
 
 _WAITS = (1_000, 4_000, 16_000, 64_000)  # ms between these tries
 _NOT_NOW = 30_000
-_SHIFTED = 1_000  # ms by which the wall clock was set, to be worth counting the due times anew
+SHIFTED = 1_000
+"""Milliseconds by which the wall clock was set, to be worth counting the due times anew."""
 _OPEN_TOO_LONG = 30.0
 
 
@@ -72,7 +73,8 @@ class Holding:
         self._end: int | None = None
         self._since = time.monotonic()
         self._told = False
-        self._distance = clocks().distance
+        self.distance = clocks().distance
+        """Of the wall clock from the monotonic one, in ms, when it was taken over: due times are counted by it."""
         self._alone: set[int] = set()
         self._unread: dict[bytes, int] = {}  # ids that were written again, and where: not read yet
 
@@ -139,10 +141,10 @@ class Holding:
         if not self.cache.settled:
             self.cache.settle()
         distance = self._clocks().distance
-        if abs(distance - self._distance) > _SHIFTED:
+        if abs(distance - self.distance) > SHIFTED:
             self.cache.shift(distance)
             self.cache.schedules.shift(distance)
-        self._distance = distance
+        self.distance = distance
         self.ready = True
         seconds = time.monotonic() - self._since
         self._tally.took_over(seconds, self._clocks().wall)
@@ -304,8 +306,8 @@ class Holding:
             value, headers, _ = entry.record()
             records.append((Publication(self.topic, entry.id, value, headers), self.partition))
         records += [(record(standing_of(entry), self.topic, entry.offset), self.partition) for entry in schedules]
-        assert self._writer is not None
-        offsets = self._writer.write(records)
+        offsets = self._write(records, [])
+        assert offsets is not None  # it raises instead, where no entry is named
         # Order: not handed over before the new record is read, or that one would look like another task then.
         self.cache.renewed(exposed)
         self.cache.schedules.renewed(schedules)

@@ -58,9 +58,10 @@ class Loading:
         """End the process, and throw away what it loaded, unless that was taken."""
         self._process.kill()
         self._process.wait()
-        for one in self._hear()[0]:
-            if isinstance(one, str):  # it was not opened yet
-                Path(one).unlink(missing_ok=True)
+        with suppress(LoadingFailed):
+            for one in self._hear()[0]:
+                if isinstance(one, str):  # it was not opened yet
+                    Path(one).unlink(missing_ok=True)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdout.close()
@@ -77,7 +78,10 @@ class Loading:
         except BlockingIOError:
             return [], False
         *lines, self._heard = (self._heard + data).split(b"\n")
-        return [msgspec.json.decode(line, type=str | Loaded) for line in lines], not data
+        try:
+            return [msgspec.json.decode(line, type=str | Loaded) for line in lines], not data
+        except msgspec.MsgspecError as error:
+            raise LoadingFailed(f"the process said something else: {error}") from error
 
     def _take(self, loaded: Loaded) -> Cache:
         if loaded.fault or self._file is None:

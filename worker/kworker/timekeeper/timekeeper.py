@@ -39,7 +39,7 @@ from kworker.kafka.transaction import Failed, Ousted, Transactions
 from kworker.metrics import Metrics
 from kworker.task import Record
 from kworker.timekeeper.cache import Cache
-from kworker.timekeeper.holding import Holding
+from kworker.timekeeper.holding import SHIFTED, Holding
 from kworker.timekeeper.loader import Order
 from kworker.timekeeper.loading import Loading, LoadingFailed
 from kworker.timekeeper.reading import Clocks
@@ -51,7 +51,8 @@ _client_log = logging.getLogger("kworker.client")
 _IDLE, _SOON = 0.5, 0.05  # seconds of one poll at most: when nothing is due, and while something is taken over
 _CHUNK, _CHUNKS = 1_000, 5
 _MANY = 20_000  # records to read that are not read in this process
-_AGAIN = 1.0  # seconds before a partition is taken over again, for a broker that is not itself
+# Seconds before a partition is taken over again: for a broker that is not itself; and for a file, or a record.
+_AGAIN, _MUCH_LATER = 1.0, 5.0
 _LOOK, _COUNT = 2.0, 30.0  # seconds between two looks at what is held, and at how many partitions there are
 _SILENCE = 180.0  # it waits for the broker, at most for the calls of a few partitions one after the other
 
@@ -76,7 +77,7 @@ class Timekeeper:
         self._fatal = fatal
         self._wall, self._steady = wall, steady
         self._holdings: dict[int, Holding] = {}
-        self._kept: dict[int, tuple[Cache, float]] = {}  # of partitions that are others' now; and since when
+        self._kept: dict[int, tuple[Cache, float, int]] = {}  # of others' partitions: since when, the clocks' distance
         self._loadings: dict[int, Loading] = {}
         self._retention = 0.0
         self._wait = 0.0
@@ -159,7 +160,8 @@ class Timekeeper:
         self._tally.pending = sum(holding.cache.pending for holding in ready)
         now = time.monotonic()
         if now >= self._next_look:
-            self._look(ready, now)
+            with suppress(sqlite3.Error):  # who serves the partition meets it too, and tells
+                self._look(ready, now)
         self._last_step = now
         self._liveness.beat("timekeeper", now)
 
@@ -266,6 +268,11 @@ class Timekeeper:
         except sqlite3.Error as error:
             log.error("what waits could not be kept in a file, it is read anew: %s", error, extra=named)  # noqa: TRY400 - one line for the user; the trace says nothing more
             holding.gap = True
+            holding.again(_MUCH_LATER)
+        except Exception:  # whatever a record has brought about: other partitions, and the worker's tasks, go on
+            log.exception("this partition of the delay log cannot be served, it is read anew", extra=named)
+            holding.gap = True
+            holding.again(_MUCH_LATER)
         return False
 
     def _look(self, ready: Sequence[Holding], now: float) -> None:
@@ -315,20 +322,24 @@ class Timekeeper:
         log.warning("partitions of the delay log were given away while this worker was not heard")
 
     def _hold(self, partition: int) -> None:
-        cache, since = self._kept.pop(partition, (None, 0.0))
-        if cache is not None and time.monotonic() - since > self._retention / 2:
-            cache.close()  # tombstones that came since may be gone from the log again
+        cache, since, distance = self._kept.pop(partition, (None, 0.0, 0))
+        # Tombstones that came since may be gone from the log again. A machine that slept does not know how long it was.
+        late = time.monotonic() - since > self._retention / 2
+        if cache is not None and (late or abs(self.clocks().distance - distance) > SHIFTED):
+            cache.close()
             cache = None
-        self._holdings[partition] = Holding(
+        holding = self._holdings[partition] = Holding(
             self._log.name,
             partition,
-            cache or Cache(self._config.state_dir),
+            cache or Cache(file=sqlite3.connect(":memory:")),
             clocks=self.clocks,
             writer=lambda: Transactions(writer_settings(self._config), f"{self._log.name}-{partition}"),
             place=lambda: self._log.place(partition),
             letters=self._letters,
             tally=self._tally,
         )
+        if cache is None:
+            self._renew(holding)
 
     def _give_up(self, partition: int) -> None:
         holding = self._holdings.pop(partition, None)
@@ -338,7 +349,7 @@ class Timekeeper:
         holding.close()
         if holding.cache.settled and not holding.gap:
             # Since the last step, not since now: it may have been frozen for long.
-            self._kept[partition] = holding.cache, self._last_step
+            self._kept[partition] = holding.cache, self._last_step, holding.distance
         else:
             holding.cache.close()
 
@@ -358,11 +369,19 @@ class Timekeeper:
     def _rebuild(self, holding: Holding) -> None:
         """Throw away what was read, and read the log from its start."""
         holding.close()
-        holding.cache.close()
-        holding.cache = Cache(self._config.state_dir)
-        holding.gap = False
         holding.again(_SOON)
+        self._renew(holding)
         self._assign(holding)
+
+    def _renew(self, holding: Holding) -> None:
+        """Give it an empty cache; without one it waits."""
+        holding.cache.close()
+        try:
+            holding.cache, holding.gap = Cache(self._config.state_dir), False
+        except (sqlite3.Error, OSError) as error:
+            log.error("there is no file for what waits, it is tried again: %s", error)  # noqa: TRY400 - as above
+            holding.gap = True
+            holding.again(_MUCH_LATER)
 
     def _letters(self, writer: Transactions) -> str:
         """See that the topic of dead letters is there; returns why it is not."""
