@@ -56,7 +56,31 @@ WRONG = {
     "defaults: {schedules: {a: {every: 5m, task: t}}}": "schedules",
     "topics: {create: true, partitions: 0}": "partitions",
     "topics: {crate: true}": "crate",
+    "workers: {x: {scaling: {kind: keda, min: 0}}}": "workers.x.scaling.min",
+    "workers: {x: {scaling: {kind: keda, min: 0}}, w: {replicas: 0}}": "workers.x.scaling.min",
+    "workers: {x: {scaling: {kind: keda, min: 0}}, w: {options: {timekeeper: false}}}": "workers.x.scaling.min",
+    "workers: {x: {scaling: {kind: keda, min: 0}}, w: {config: 'timekeeper = false'}}": "workers.x.scaling.min",
+    "workers: {backlog: {}}": "name the pool otherwise",
+    "workers: {dashboards: {}}": "name the pool otherwise",
+    "workers: {topics: {}}": "name the pool otherwise",
+    "workers: {monitoring: {}}": "name the pool otherwise",
+    "workers: {workers: {}}": "name the pool otherwise",
+    "workers: {x-topics: {}}": "name the pool otherwise",
+    "{workers: {x: {}}, backlog: {interval: 999ms}}": "between 1s and 1h",
+    "{workers: {x: {}}, backlog: {interval: 2h}}": "between 1s and 1h",
+    "{networkPolicy: {enabled: true}, workers: {x: {scaling: {kind: keda}}}}": "say where KEDA is",
+    "{networkPolicy: {enabled: true}, monitoring: {podMonitor: {enabled: true}}}": "say where Prometheus is",
 }
+
+FROM_NONE = "x: {scaling: {kind: keda, min: 0}}"
+RIGHT = [
+    f"workers: {{{FROM_NONE}, w: {{}}}}",
+    f"workers: {{{FROM_NONE}, w: {{scaling: {{kind: hpa}}}}}}",
+    f"workers: {{{FROM_NONE}, w: {{scaling: {{kind: keda, min: 1}}}}}}",
+    "workers: {x: {scaling: {kind: keda, min: 0, timekeeperElsewhere: true}}}",
+    "{workers: {x: {}}, backlog: {interval: 1h}}",
+    "{networkPolicy: {enabled: true, from: [{podSelector: {}}]}, workers: {x: {scaling: {kind: keda}}}}",
+]
 
 
 @pytest.mark.parametrize("values", WRONG)
@@ -64,3 +88,10 @@ def test_wrong_values_are_refused_and_the_key_is_named(values: str) -> None:
     answer = charttools.run("helm", "template", "r", CHART, VERSION, "-f", "-", given=values)
     assert answer.returncode != 0, answer.stdout
     assert WRONG[values] in answer.stderr
+
+
+@pytest.mark.parametrize("values", RIGHT)
+def test_values_beside_the_refused_ones_are_taken(values: str) -> None:
+    answer = charttools.run("helm", "template", "r", CHART, VERSION, "-f", "-", given=values)
+    assert answer.returncode == 0, answer.stderr
+    assert "kind: keda" not in values or "behavior: currentReplicasIfHigher" in answer.stdout

@@ -258,6 +258,14 @@ def test_choices_above_the_dashboards_have_values(scene: Scene, prometheus: Prom
         wait_for(offered, DEADLINE, f"the values of {label}")
 
 
+def test_promtool_finds_nothing_in_live_pages(scene: Scene, prometheus: Prometheus) -> None:
+    for worker in scene.processes:
+        page = worker.metrics()
+        assert "kworker_" in page
+        found = charttools.run("promtool", "check", "metrics", given=page)
+        assert found.returncode == 0, found.stdout + found.stderr
+
+
 def test_an_expression_of_nothing_would_be_found_out(scene: Scene, prometheus: Prometheus) -> None:
     wrong = concrete(ASKED[0].expr.replace("kworker_", "kworkers_"), scene)
     assert prometheus.query(wrong) == []

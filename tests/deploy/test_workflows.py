@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,3 +85,18 @@ def test_a_release_waits_for_the_tests_and_has_no_more_rights_than_each_step_nee
     assert release["publish"]["permissions"] == {"id-token": "write"}
     assert "secrets." not in str({**release, "image": None})  # only the token of the run itself, to log in with
     assert re.findall(r"secrets\.(\w+)", str(release["image"])) == ["GITHUB_TOKEN"]
+
+
+def test_the_published_chart_names_the_published_image(tmp_path: Path) -> None:
+    lines = [line.strip() for command in commands() for line in command.splitlines()]
+    written = [line for line in lines if line.startswith(("sed -i ", "grep -qxF "))]
+    assert len(written) == 2  # the second says that the first did it
+    chart = tmp_path / "deploy" / "helm" / "kworker"
+    shutil.copytree(ROOT / "deploy" / "helm" / "kworker", chart)
+    script = "set -e; IMAGE=registry.example.org/us/kworker; " + "; ".join(written)
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True)
+    made = charttools.run(
+        "helm", "template", "r", chart, "--kube-version=1.33.0", "-f", chart / "examples" / "small.yaml"
+    )
+    assert "image: registry.example.org/us/kworker:" in made.stdout, made.stderr
+    assert any("${GITHUB_REPOSITORY,,}" in line for line in lines)  # a repository's name may have capitals

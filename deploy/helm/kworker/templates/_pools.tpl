@@ -22,6 +22,20 @@ A list or a map of options replaces the default's; scaling, resources and the li
 {{- mulf $number $factor | ceil | int -}}
 {{- end -}}
 
+{{/* Whether the pool always has a pod: "true" or nothing. */}}
+{{- define "kworker.keeps" -}}
+{{- if or (eq .scaling.kind "hpa") (ge (int (ternary .replicas .scaling.min (eq .scaling.kind "fixed"))) 1) -}}true{{- end -}}
+{{- end -}}
+
+{{/* Whether it always has one that hands over delayed tasks, as far as the values say: "true" or nothing. */}}
+{{- define "kworker.keepsTime" -}}
+{{- $given := list (toString (get .options "timekeeper")) -}}
+{{- range .env -}}{{- if eq (toString .name) "KWORKER_TIMEKEEPER" -}}{{- $given = append $given (toString .value) -}}{{- end -}}{{- end -}}
+{{- $off := regexMatch "(?m)^\\s*timekeeper\\s*=\\s*false" .config -}}
+{{- range $given -}}{{- if has (lower .) (list "false" "no" "0") -}}{{- $off = true -}}{{- end -}}{{- end -}}
+{{- if and (include "kworker.keeps" .) (not $off) -}}true{{- end -}}
+{{- end -}}
+
 {{/* A value as text: whole numbers without the exponent that YAML's numbers get. */}}
 {{- define "kworker.text" -}}
 {{- if and (kindIs "float64" .) (eq (floor .) .) -}}{{ int64 . }}{{- else -}}{{ toString . }}{{- end -}}
@@ -158,8 +172,30 @@ configMap: {name: {{ default .name .pool.existingConfigMap }}}
 {{- $fixed := list "bootstrap" "namespace" "log_format" "admin_host" "admin_port" "config" -}}
 {{- $groups := dict -}}
 {{- $schedules := dict -}}
-{{- range $name, $pool := include "kworker.pools" . | fromYaml -}}
+{{- $pools := include "kworker.pools" . | fromYaml -}}
+{{- $timekeeper := false -}}
+{{- range $pools -}}{{- if include "kworker.keepsTime" . -}}{{- $timekeeper = true -}}{{- end -}}{{- end -}}
+{{- $interval := .Values.backlog.interval -}}
+{{- $unit := get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "d" 86400.0) (regexFind "[a-z]+$" $interval) -}}
+{{- $seconds := mulf (regexFind "^[0-9.]+" $interval | float64) $unit -}}
+{{- if or (lt $seconds 1.0) (gt $seconds 3600.0) -}}
+{{- fail (printf "backlog.interval: %s is not between 1s and 1h" $interval) -}}
+{{- end -}}
+{{- $closed := and .Values.networkPolicy.enabled (not .Values.networkPolicy.from) -}}
+{{- if and $closed .Values.monitoring.podMonitor.enabled -}}
+{{- fail "networkPolicy.from: say where Prometheus is, for monitoring.podMonitor: by default only the release's own namespace is let in" -}}
+{{- end -}}
+{{- range $name, $pool := $pools -}}
 {{- $where := printf "workers.%s" $name -}}
+{{- if or (has $name (list "backlog" "dashboards" "topics" "monitoring" "workers")) (hasSuffix "-topics" $name) -}}
+{{- fail (printf "%s: the chart names objects of its own so: name the pool otherwise" $where) -}}
+{{- end -}}
+{{- if and $closed (eq $pool.scaling.kind "keda") -}}
+{{- fail (printf "networkPolicy.from: say where KEDA is, for %s.scaling: by default only the release's own namespace is let in" $where) -}}
+{{- end -}}
+{{- if not (or (ne $pool.scaling.kind "keda") (include "kworker.keeps" $pool) $timekeeper $pool.scaling.timekeeperElsewhere) -}}
+{{- fail (printf "%s.scaling.min: with 0 nobody hands over delayed tasks, long retries and schedules: say 1, or give another pool a pod that stays and its timekeeper, or say scaling.timekeeperElsewhere: true" $where) -}}
+{{- end -}}
 {{- range $option, $_ := $pool.options -}}
 {{- $option = $option | replace "-" "_" -}}
 {{- if hasKey $keys $option -}}
