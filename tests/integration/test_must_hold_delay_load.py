@@ -25,7 +25,7 @@ from kit.waiting import wait_for
 from kit.worker_process import WorkerProcess
 
 ENTRIES = 1_000_000
-TASKS = 600_000
+TASKS = 1_500_000
 SECONDS = 8.0
 MEMORY = 150 << 20
 PACE = 0.9

@@ -248,11 +248,6 @@ def drops_all_retries_on_a_revoke(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- forwards --------------------------------------------------------------------------------------------------------
 
 
-@bug("(forward|retries|tick|idle):")
-def forgets_a_retry_that_the_delay_log_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Retries, "keep", lambda self, forward, *rest: self._forwarding.give_back(forward))
-
-
 @bug("(forward|retry|retries):", "key")
 def lets_a_key_wait_in_the_delay_log(monkeypatch: pytest.MonkeyPatch) -> None:
     def put_off(original: Any, self: Retries, entry: Entry, *rest: Any) -> None:
