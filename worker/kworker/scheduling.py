@@ -91,12 +91,11 @@ def apply(config: Config, found: Wanted, *, all_sources: bool = False) -> Applie
     own = {of_file} if all_sources or config.schedules is not None else set()
     own |= {of_plugin} if all_sources or found.of_plugins else set()
     delay_log = DelayLog(config)
-    if not delay_log.exists():
-        if not found.schedules:
-            return Applied([], [], {})
-        why = delay_log.create(config.delay_partitions) if config.create_topics else "it is missing; make it with: "
-        if why:
-            raise DelayError(why if config.create_topics else why + delay_log.create_command(config.delay_partitions))
+    if found.schedules:
+        if why := delay_log.ensure(config.delay_partitions, create=config.create_topics):
+            raise DelayError(why)
+    elif not delay_log.exists():
+        return Applied([], [], {})
     writer = Transactions(writer_settings(config), f"{delay_log.name}-schedules")
     try:
         writer.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -21,6 +20,7 @@ from kworker.cli.delay_check import delay_log, retries
 from kworker.cli.finding import Finding, fail, ok, warn
 from kworker.config import Config
 from kworker.core.delayed import log_of, retry_topic
+from kworker.kafka.commands import command
 from kworker.kafka.settings import admin_settings, consumer_settings, producer_settings
 from kworker.kafka.topics import HEADER_ROOM, Topics
 
@@ -279,9 +279,7 @@ class _Examination:
         )
 
     def _command(self, tool: str, *words: str) -> str:
-        secure = self.config.kafka.get("security.protocol", "plaintext").lower() != "plaintext"
-        security = ["--command-config", "client.properties"] if secure else []
-        return shlex.join([tool, "--bootstrap-server", self.config.bootstrap, *security, *words])
+        return command(self.config.bootstrap, self.config.kafka, tool, *words)
 
 
 def _answers(futures: Mapping[Any, Future[Any]]) -> dict[Any, Any]:

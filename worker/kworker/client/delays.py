@@ -55,8 +55,7 @@ class Delays:
         from kworker.kafka.delaylog import DelayLog  # late: an admin client, once
 
         with self._lock, self._one_line():
-            log = DelayLog(self._config)
-            if not log.exists() and (why := log.create(self._config.delay_partitions)):
+            if why := DelayLog(self._config).ensure(self._config.delay_partitions, create=True):
                 raise DelayError(why)
             self._there = True
 

@@ -8,7 +8,6 @@ older tombstone came behind it (min.compaction.lag.ms).
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -28,6 +27,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 
 from kworker.config import Config
 from kworker.core.delayed import log_of, retry_topic
+from kworker.kafka.commands import command, create_command
 from kworker.kafka.settings import admin_settings, consumer_settings, producer_settings
 from kworker.kafka.topics import RETENTION_MS
 
@@ -120,6 +120,12 @@ class DelayLog:
         found = self._client.list_topics(self.name, timeout=_BUDGET).topics[self.name]
         return found.error is None and bool(found.partitions)
 
+    def ensure(self, partitions: int, *, create: bool) -> str:
+        """See that it is there, or make it; returns why it is not, with the command that makes it, or ''."""
+        if self.exists():
+            return ""
+        return self.create(partitions) if create else f"it is missing; make it with: {self.create_command(partitions)}"
+
     def create(self, partitions: int) -> str:
         """Make it, unless it is there; returns why it could not be made, with the command that does, or ''."""
         why = self._make(self._plan(partitions))
@@ -199,23 +205,14 @@ class DelayLog:
         return self._create_command(self._retries_plan(partitions))
 
     def _create_command(self, plan: NewTopic) -> str:
-        words = ["--create", "--topic", plan.topic, "--partitions", str(plan.num_partitions)]
-        if plan.replication_factor > 0:
-            words += ["--replication-factor", str(plan.replication_factor)]
-        for name, value in (plan.config or {}).items():
-            words += ["--config", f"{name}={value}"]
-        return self._command("kafka-topics.sh", *words)
+        return create_command(self._config.bootstrap, self._config.kafka, plan)
 
     def repair_command(self, wrong: Mapping[str, str]) -> str:
         """The command that sets these."""
         # In brackets: a value may hold commas.
         listed = ",".join(f"{name}=[{value}]" if "," in value else f"{name}={value}" for name, value in wrong.items())
-        return self._command("kafka-configs.sh", "--alter", "--topic", self.name, "--add-config", listed)
-
-    def _command(self, tool: str, *words: str) -> str:
-        secure = self._config.kafka.get("security.protocol", "plaintext").lower() != "plaintext"
-        security = ["--command-config", "client.properties"] if secure else []
-        return shlex.join([tool, "--bootstrap-server", self._config.bootstrap, *security, *words])
+        words = ("--alter", "--topic", self.name, "--add-config", listed)
+        return command(self._config.bootstrap, self._config.kafka, "kafka-configs.sh", *words)
 
 
 def faults(settings: Mapping[str, str]) -> dict[str, str]:

@@ -9,7 +9,6 @@ as it is.
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -22,6 +21,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
     NewTopic,
 )
 from msgspec import Struct
+
+from kworker.kafka.commands import create_command
 
 HEADER_ROOM = 64 * 1024
 """Bytes that a dead-letter topic takes beyond its source's max.message.bytes."""
@@ -208,20 +209,8 @@ class Topics:
         return failed
 
     def _fault(self, plan: NewTopic, what: str) -> TopicFault:
-        command = [
-            "kafka-topics.sh",
-            "--bootstrap-server",
-            str(self._settings.get("bootstrap.servers", "")),
-            "--create",
-        ]
-        if str(self._settings.get("security.protocol", "plaintext")).lower() != "plaintext":
-            command += ["--command-config", "client.properties"]
-        command += ["--topic", plan.topic, "--partitions", str(plan.num_partitions)]
-        if plan.replication_factor > 0:
-            command += ["--replication-factor", str(plan.replication_factor)]
-        for name, value in (plan.config or {}).items():
-            command += ["--config", f"{name}={value}"]
-        return TopicFault(plan.topic, what, shlex.join(command))
+        bootstrap = str(self._settings.get("bootstrap.servers", ""))
+        return TopicFault(plan.topic, what, create_command(bootstrap, self._settings, plan))
 
 
 def _of_dead_letters(room: int) -> dict[str, str]:
