@@ -6,20 +6,18 @@ results of others, forged ones, dead letters of other tasks, records that cannot
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 
 from msgspec import Struct
 
-from kworker.task import Headers, Record
+from kworker.core.wire import headers_of
+from kworker.errors import DecodeError
+from kworker.task import Record
 
 LONGEST_ID = 256
 """Bytes of the longest id that a worker answers by; of a longer one it keeps a hash."""
 
 _DEFAULT_TYPE = "application/json"
-
-# Always raises what the client has to say of header names that are not UTF-8; a direct call may not: core/wire.py.
-_headers_of: Callable[[Record], Headers | None] = operator.methodcaller("headers")
 
 
 class Awaited(Struct, frozen=True):
@@ -51,10 +49,10 @@ Answer = Returned | SetAside
 
 def answer(record: Record, waiting: Callable[[str], Awaited | None]) -> tuple[Awaited, Answer] | None:
     """The call that a record answers, and the answer. waiting: the call that waits for the task of this id, if any."""
-    try:
-        found = dict(_headers_of(record) or [])
-    except (UnicodeDecodeError, SystemError):
+    headers = headers_of(record)
+    if isinstance(headers, DecodeError):
         return None
+    found = dict(headers)
     call = waiting(_text(found.get("ce_causationid")))
     if call and record.topic() == call.reply_topic and _text(found.get("ce_type")) == f"{call.task}.result":
         return call, Returned(record.value(), _text(found.get("content-type")) or _DEFAULT_TYPE)

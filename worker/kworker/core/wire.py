@@ -75,7 +75,7 @@ def decode(record: Record, names: Container[str], default: str | None) -> Task |
 
 
 def headers_of(record: Record) -> Headers | DecodeError:
-    """A record's headers, for who looks at them before `decode` does. Ask once: see `bare`."""
+    """A record's headers, asked for in the one way that is safe; once: see `bare`."""
     try:
         return _headers_of(record) or []
     except (UnicodeDecodeError, SystemError):

@@ -6,12 +6,12 @@ names they have: what a worker added is told apart by where it stands, behind th
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from msgspec import Struct
 
 from kworker.core import structured
+from kworker.core.wire import headers_of
 from kworker.dlq.place import Place
 from kworker.errors import ConfigError, DecodeError
 from kworker.task import Headers, Record
@@ -32,9 +32,6 @@ _ADDED = frozenset(
     )
 )
 _LONGEST_NUMBER = 18
-
-# Always raises what the client has to say of header names that are not UTF-8; a direct call may not: core/wire.py.
-_headers_of: Callable[[Record], Headers | None] = operator.methodcaller("headers")
 
 
 class Letter(Struct, frozen=True, gc=False):
@@ -106,9 +103,8 @@ class Letter(Struct, frozen=True, gc=False):
 def read(record: Record) -> Letter:
     """The letter in a record of a dead-letter topic."""
     fault = ""
-    try:
-        headers = _headers_of(record) or []
-    except (UnicodeDecodeError, SystemError):
+    headers = headers_of(record)
+    if isinstance(headers, DecodeError):
         headers, fault = [], "a header's name is not UTF-8, so its headers cannot be read"
     original, added = _parted(headers)
     about = {name.removeprefix(_PREFIX): _text(value) for name, value in added}

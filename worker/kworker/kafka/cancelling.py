@@ -17,20 +17,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka import TopicPartition as Position
 
 from kworker.core.delayed import Answer, answered, request
+from kworker.kafka.reader import ALONE, partitions_of
 from kworker.task import Headers
 
 _CALL = 10.0
 _CHUNK = 500
-_ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
-_SETTINGS = {
-    "group.id": "kworker-delayed",  # joined by nobody; without a name the client aborts the process when it is closed
-    "isolation.level": "read_committed",
-    "enable.auto.commit": "false",
-    "auto.offset.reset": "earliest",
-    "fetch.wait.max.ms": "20",
-    "queued.max.messages.kbytes": "8192",
-    "log_level": "2",
-}
+_SETTINGS = {**ALONE, "queued.max.messages.kbytes": "8192"}
 
 
 def cancel(
@@ -43,12 +35,10 @@ def cancel(
     """
     deadline = time.monotonic() + timeout
     with Consumer({**settings, **_SETTINGS}) as consumer:
-        found = consumer.list_topics(log, timeout=_CALL).topics[log]
-        if found.error is not None:
-            if found.error.code() in _ABSENT:
-                return [Answer.UNKNOWN for _ in ids]  # nothing was ever delayed
-            raise KafkaException(found.error)
-        requests = _Requests(log, producer, sorted(found.partitions))
+        partitions = partitions_of(consumer, log)
+        if not partitions:
+            return [Answer.UNKNOWN for _ in ids]  # nothing was ever delayed
+        requests = _Requests(log, producer, partitions)
         for id in ids:
             requests.write(id)
         requests.listen(consumer, requests.written(deadline), deadline)

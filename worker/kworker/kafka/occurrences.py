@@ -7,19 +7,21 @@ Nothing is joined, committed or changed, and every look is bounded. Promise: wha
 
 from __future__ import annotations
 
-import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Message
 from confluent_kafka import TopicPartition as Position
 from confluent_kafka.admin import AdminClient
 
 from kworker.core.backlog import backlog
 from kworker.core.delayed import ORIGIN, retry_topic
-from kworker.task import Headers, TopicPartition
+from kworker.core.wire import headers_of
+from kworker.errors import DecodeError
+from kworker.kafka.reader import READER, to_the_ends
+from kworker.task import Headers, Record, TopicPartition
 
 ENQUEUED = "enqueued"
 """It was published, and nothing more is known of it."""
@@ -29,19 +31,6 @@ _CALL = 5.0
 _EARLY = 60.0  # seconds by which the clock of whoever published it may be behind
 _MOST_GROUPS = 1_000
 _CHUNK = 1_000
-_SETTINGS = {
-    "group.id": "kworker-delayed",  # joined by nobody; without a name the client aborts the process when it is closed
-    "isolation.level": "read_committed",
-    "enable.auto.commit": "false",
-    "enable.partition.eof": "true",
-    "auto.offset.reset": "earliest",
-    "fetch.wait.max.ms": "20",
-    "queued.max.messages.kbytes": "16384",
-    "log_level": "2",
-}
-_NO_GROUP = KafkaError.GROUP_AUTHORIZATION_FAILED  # nothing is joined or committed: it need not be allowed
-# Always raises what the client has to say of header names that are not UTF-8; a direct call may not: core/wire.py.
-_headers_of: Callable[[Message], Headers | None] = operator.methodcaller("headers")
 
 
 class _NotThrough(Exception):
@@ -71,7 +60,7 @@ class Occurrences:
         waits: Callable[[str], bool],
         group: str = "",
     ) -> None:
-        self._consumer = Consumer({**consumer, **_SETTINGS})
+        self._consumer = Consumer({**consumer, **READER})
         self._admin = AdminClient({"log_level": "2", **admin})
         self._namespace = namespace
         self._dead_letter = dead_letter
@@ -155,21 +144,15 @@ class Occurrences:
         wanted, found, deadline = value.encode(), list[Message](), time.monotonic() + _EACH
         times = [Position(topic, number, int((since - _EARLY) * 1000)) for number in self._of(topic)]
         starts = self._consumer.offsets_for_times(times, timeout=_CALL) if times else []
-        unread = {place.partition for place in starts if place.offset >= 0}
-        self._consumer.assign([place for place in starts if place.offset >= 0])
-        while unread and time.monotonic() < deadline and not (first and found):
-            for message in self._consumer.consume(_CHUNK, 0.1):
-                error = message.error()
-                if error is None:
-                    if dict(_headers(message)).get(header) == wanted:
-                        found.append(message)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    unread.discard(message.partition() or 0)
-                elif not error.retriable() and error.code() != _NO_GROUP:
-                    raise KafkaException(error)
-        self._consumer.unassign()
-        if unread and not (first and found):
-            raise _NotThrough
+        try:
+            for messages, _ in to_the_ends(self._consumer, [place for place in starts if place.offset >= 0], _CHUNK):
+                if time.monotonic() > deadline:
+                    raise _NotThrough
+                found += [message for message in messages if dict(_headers(message)).get(header) == wanted]
+                if first and found:
+                    break
+        finally:
+            self._consumer.unassign()
         return found
 
     def _of(self, topic: str) -> list[int]:
@@ -185,7 +168,5 @@ def _place(message: Message) -> tuple[TopicPartition, int]:
 
 
 def _headers(message: Message) -> Headers:
-    try:
-        return _headers_of(message) or []
-    except (UnicodeDecodeError, SystemError):
-        return []
+    found = headers_of(cast(Record, message))
+    return [] if isinstance(found, DecodeError) else found

@@ -6,40 +6,23 @@ schedule's records, its renewals and its tombstones is told in core/scheduled.py
 
 from __future__ import annotations
 
-import operator
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Message
 from confluent_kafka import TopicPartition as Position
 
 from kworker.core.delayed import CANCEL, ends
 from kworker.core.scheduled import PREFIX, standing
+from kworker.core.wire import headers_of
+from kworker.errors import DecodeError
+from kworker.kafka.reader import READER, partitions_of, to_the_ends
 from kworker.schedules.schedule import Standing
-from kworker.task import Headers
+from kworker.task import Headers, Record
 
-_SILENCE = 30.0  # seconds after which a log that does not go on is a fault
 _CHUNK = 1_000
-_CALL = 10.0
-_ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 _KEY, _REQUEST = PREFIX.encode(), b"cancel/"
-_SETTINGS = {
-    "group.id": "kworker-delayed",  # joined by nobody; without a name the client aborts the process when it is closed
-    "isolation.level": "read_committed",
-    "enable.auto.commit": "false",
-    "enable.partition.eof": "true",
-    "auto.offset.reset": "earliest",
-    "fetch.wait.max.ms": "20",
-    "queued.max.messages.kbytes": "16384",
-    "log_level": "2",
-}
-_NO_GROUP = KafkaError.GROUP_AUTHORIZATION_FAILED  # nothing is joined or committed: it need not be allowed
-
-
-# Always raises what the client has to say of header names that are not UTF-8; a direct call may not: core/wire.py.
-_headers_of: Callable[[Message], Headers | None] = operator.methodcaller("headers")
 
 
 class Stood(NamedTuple):
@@ -103,30 +86,12 @@ class Standings:
 def read(log: str, settings: Mapping[str, Any]) -> Standings:
     """The schedules that stand. settings: of a Consumer. Raises KafkaException when the log cannot be read."""
     standings = Standings()
-    with Consumer({**settings, **_SETTINGS}) as consumer:
-        found = consumer.list_topics(log, timeout=_CALL).topics[log]
-        if found.error is not None:
-            if found.error.code() in _ABSENT:
-                return standings
-            raise KafkaException(found.error)
-        standings.there = True
-        unread = set(found.partitions)
-        consumer.assign([Position(log, number, OFFSET_BEGINNING) for number in unread])
-        heard = time.monotonic()
-        while unread:
-            messages = consumer.consume(_CHUNK, 0.2)
-            if messages:
-                heard = time.monotonic()
-            elif time.monotonic() - heard > _SILENCE:
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    with Consumer({**settings, **READER}) as consumer:
+        places = [Position(log, number, OFFSET_BEGINNING) for number in partitions_of(consumer, log)]
+        standings.there = bool(places)
+        for messages, _ in to_the_ends(consumer, places, _CHUNK):
             for message in messages:
-                error = message.error()
-                if error is None:
-                    standings.take(message)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    unread.discard(message.partition() or 0)
-                elif not error.retriable() and error.code() != _NO_GROUP:
-                    raise KafkaException(error)
+                standings.take(message)
     return standings
 
 
@@ -136,7 +101,5 @@ def _name(key: bytes) -> str:
 
 def _headers(message: Message) -> Headers | None:
     """None: they cannot be read."""
-    try:
-        return _headers_of(message) or []
-    except (UnicodeDecodeError, SystemError):
-        return None
+    found = headers_of(cast(Record, message))
+    return None if isinstance(found, DecodeError) else found

@@ -9,24 +9,14 @@ import time
 from collections.abc import Mapping
 from typing import Any, Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer
 
 from kworker.core.delayed import Delayed, decode
+from kworker.kafka.reader import READER, partitions_of
 from kworker.timekeeper.cache import Cache
 from kworker.timekeeper.entry import Entry
 from kworker.timekeeper.reading import Clocks
 from kworker.timekeeper.replay import replay
-
-_CALL = 10.0
-_SETTINGS = {
-    "group.id": "kworker-delayed",  # joined by nobody; without a name the client aborts the process when it is closed
-    "isolation.level": "read_committed",
-    "enable.auto.commit": "false",
-    "enable.partition.eof": "true",
-    "auto.offset.reset": "earliest",
-    "queued.max.messages.kbytes": "16384",
-    "log_level": "2",
-}
 
 
 class Browser:
@@ -35,7 +25,7 @@ class Browser:
 
     def __init__(self, log: str, settings: Mapping[str, Any]) -> None:
         self._log = log
-        self._settings = {**settings, **_SETTINGS}
+        self._settings = {**settings, **READER}
         self._caches: dict[int, Cache] = {}
 
     def __enter__(self) -> Self:
@@ -70,12 +60,7 @@ class Browser:
         return None
 
     def _load(self, consumer: Consumer) -> None:
-        found = consumer.list_topics(self._log, timeout=_CALL).topics[self._log]
-        if found.error is not None:
-            if found.error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
-                return
-            raise KafkaException(found.error)
-        self._caches = {number: Cache() for number in found.partitions}
+        self._caches = {number: Cache() for number in partitions_of(consumer, self._log)}
         replay(consumer, self._log, self._caches, _clocks)
 
 

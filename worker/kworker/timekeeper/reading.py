@@ -5,20 +5,19 @@ Total: any record becomes one of them; what cannot be read becomes an entry with
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from kworker.core.delayed import CANCEL, SCHEDULES, ends, judge, of_schedule
 from kworker.core.scheduled import standing
+from kworker.core.wire import headers_of
+from kworker.errors import DecodeError
 from kworker.task import Headers, Record
 from kworker.timekeeper.cache import REMEMBERED_MS, Asked, Gone, NewEntry
 from kworker.timekeeper.entry import pack
 from kworker.timekeeper.roster import Planned
 
 _REQUEST, _SCHEDULES = b"cancel/", SCHEDULES.encode()
-# Always raises what the client has to say of header names that are not UTF-8; a direct call may not: core/wire.py.
-_headers_of: Callable[[Record], Headers | None] = operator.methodcaller("headers")
 
 
 class Clocks(NamedTuple):
@@ -38,11 +37,9 @@ def read(records: Iterable[Record], log: str, clocks: Clocks) -> Iterator[NewEnt
     now, distance, remembered = clocks.wall, clocks.distance, clocks.wall - REMEMBERED_MS
     for record in records:
         offset, key, value = record.offset(), record.key() or b"", record.value()
-        unreadable = ""
-        try:
-            headers = _headers_of(record) or []
-        except (UnicodeDecodeError, SystemError):
-            headers, unreadable = [], "a header's name is not UTF-8; its headers are lost"
+        headers, unreadable = headers_of(record), ""
+        if isinstance(headers, DecodeError):
+            headers, unreadable = [], str(headers)
         found = dict(headers)
         if value is None:
             until, outcome = ends(found, offset)

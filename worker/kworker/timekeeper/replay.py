@@ -5,24 +5,20 @@ Both ways give the same; the first is several times as fast, and `settle` ends i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException
+from confluent_kafka import OFFSET_BEGINNING, Consumer
 from confluent_kafka import TopicPartition as Position
 
 from kworker.core.delayed import of_schedule
+from kworker.kafka.reader import to_the_ends
 from kworker.task import Record
 from kworker.timekeeper.cache import Asked, Cache, Gone
 from kworker.timekeeper.reading import Clocks, read
 from kworker.timekeeper.roster import Planned
 
-SILENCE = 30.0
-"""Seconds after which a log that does not go on is a fault."""
-
 _CHUNK = 500
-_NO_GROUP = KafkaError.GROUP_AUTHORIZATION_FAILED  # nothing is joined or committed: it need not be allowed
 
 
 def replay(consumer: Consumer, log: str, caches: Mapping[int, Cache], look: Callable[[], Clocks]) -> None:
@@ -30,31 +26,17 @@ def replay(consumer: Consumer, log: str, caches: Mapping[int, Cache], look: Call
 
     look: asked for the time before each batch. Raises KafkaException when the log cannot be read.
     """
-    consumer.assign([Position(log, number, OFFSET_BEGINNING) for number in caches])
-    unread = set(caches)
-    heard = time.monotonic()
-    while unread:
-        clocks = look()
-        messages = consumer.consume(_CHUNK, 0.2)
-        if messages:
-            heard = time.monotonic()
-        elif time.monotonic() - heard > SILENCE:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    places = [Position(log, number, OFFSET_BEGINNING) for number in caches]
+    clocks = look()
+    for messages, ends in to_the_ends(consumer, places, _CHUNK):
         by_partition: dict[int, list[Record]] = {}
-        ends: dict[int, int] = {}
         for message in messages:
-            error = message.error()
-            if error is None:
-                by_partition.setdefault(message.partition() or 0, []).append(cast(Record, message))
-            elif error.code() == KafkaError._PARTITION_EOF:
-                ends[message.partition() or 0] = message.offset() or 0
-            elif not error.retriable() and error.code() != _NO_GROUP:
-                raise KafkaException(error)
+            by_partition.setdefault(message.partition() or 0, []).append(cast(Record, message))
         for number, records in by_partition.items():
             load(caches[number], records, log, clocks)
         for number, end in ends.items():
-            unread.discard(number)
             caches[number].position = max(caches[number].position, end)
+        clocks = look()
     for cache in caches.values():
         cache.settle()
 
