@@ -20,7 +20,7 @@ from kworker.dlq.resolved import Resolved
 from kworker.dlq.restore import Restored
 from kworker.errors import KworkerError
 from kworker.kafka.settings import producer_settings
-from kworker.kafka.transactional import AFTER_A_REFUSAL, OUSTED, SETTINGS, TOO_LARGE, flush, patiently
+from kworker.kafka.transactional import AFTER_A_REFUSAL, OUSTED, SETTINGS, TOO_LARGE, flush, patiently, throw_away
 
 BUDGET = 60.0
 """Seconds that one transaction may take, whatever the broker does."""
@@ -64,7 +64,7 @@ class Resolver:
         if self._open:  # readers would wait for its end: a minute, if nobody else ends it
             with suppress(KafkaException):
                 self._producer.abort_transaction(_ABORT)
-        self._producer.purge()
+        throw_away(self._producer)
 
     def start(self) -> None:
         """End what an earlier one left open; from now on an earlier one is fenced. Raises ConfigError."""

@@ -11,13 +11,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from kworker.kafka.transactional import AFTER_A_REFUSAL, OUSTED, SETTINGS, TOO_LARGE, flush, patiently
+from kworker.kafka.transactional import AFTER_A_REFUSAL, OUSTED, SETTINGS, TOO_LARGE, flush, patiently, throw_away
 from kworker.task import Publication
 
 CALL, BUDGET = 5.0, 20.0
@@ -115,9 +114,7 @@ class Transactions:
 
     def close(self) -> None:
         """Throw it away; what is open is undone by the next writer, or by the broker after 30 s."""
-        with suppress(KafkaException):
-            self._producer.purge()
-        self._producer.poll(0)  # what is to be told of its records holds the writer, too
+        throw_away(self._producer)
 
     def _transact(self, records: Sequence[Placed]) -> list[int]:
         deadline = time.monotonic() + BUDGET

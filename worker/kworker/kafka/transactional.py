@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -50,3 +51,11 @@ def patiently(call: Callable[[], Any], deadline: float) -> None:
                 raise
         else:
             return
+
+
+def throw_away(producer: Producer) -> None:
+    """Drop what is not written. What is open is undone by the next writer, or by the broker when it waited too long."""
+    with suppress(KafkaException):
+        producer.purge()
+    with suppress(KafkaException, SystemError):  # a fatal error is told once more, and whoever got it has told it
+        producer.poll(0)  # what is to be told of its records would hold whoever is told, and so the producer
