@@ -215,3 +215,16 @@ def test_a_log_whose_start_passed_what_was_read_is_read_anew(stage: HoldingStage
     stage.holding.again(0)
     stage.holding.advance()
     assert stage.holding.gap
+
+
+def test_a_gap_that_is_known_before_the_partition_is_taken_over_stays(stage: HoldingStage) -> None:
+    stage.wait("a", 5)
+    stage.holding.gap = True
+    stage.run()
+    assert (stage.holding.gap, stage.holding.ready) == (True, False)
+    stage.rebuild()
+    stage.holding.gap = False
+    stage.run()
+    stage.pass_by(6)
+    stage.run()
+    assert stage.handed == ["a"]

@@ -7,9 +7,10 @@ the mark in the commit metadata (mark.py). This is what is made of it:
   is raised by a commit each time it is reached. It grows with the speed, so nobody waits for long. Whatever runs when
   this life ends without a word as well has an offset below it.
 - After two such lives in a row the unfinished records below the lease are suspects: all that can have run at the last
-  death, whatever the order, the limits and the retries, since an offset at or above it cannot have been started. Each
-  runs alone in this process, after a commit that names it was acknowledged, until it is finished. What is no suspect
-  runs as ever while no suspect is ready, and no longer. So a mark that names a record says: it alone ran.
+  death, whatever the order, the limits and the retries, since an offset at or above it cannot have been started. Many
+  run in parts first, those of a part together, so that a death leaves one part of them (watch.py). Of few each runs
+  alone in this process, after a commit that names it was acknowledged, until it is finished. What is no suspect runs as
+  ever while no suspect is ready, and no longer. So a mark that names a record says: it alone ran.
 - A record that was named at the deaths of `MOST_DEATHS` lives is set aside. Two that kill are found one after another.
 - A partition is watched until this life has done all below the lease that it began with and lives for a while. That
   the committed offset moved would be too little: a killer that is a second of work ahead would be reached anew by every

@@ -130,9 +130,9 @@ class Holding:
         self._writer.start()
         place = self._place()
         cache = self.cache
-        self.gap = cache.identity not in ("", place.identity) or (
-            cache.settled and not place.low <= cache.position <= place.end
-        )
+        # Order: a gap stays until the cache is built again: what came meanwhile was not taken.
+        self.gap |= cache.identity not in ("", place.identity)
+        self.gap |= cache.settled and not place.low <= cache.position <= place.end
         cache.identity = place.identity
         self._end = place.end
         self.behind = place.end - max(place.low, cache.position)

@@ -328,18 +328,18 @@ class Timekeeper:
         if cache is not None and (late or abs(self.clocks().distance - distance) > SHIFTED):
             cache.close()
             cache = None
+        cache, gap = (cache, False) if cache is not None else self._empty()
         holding = self._holdings[partition] = Holding(
             self._log.name,
             partition,
-            cache or Cache(file=sqlite3.connect(":memory:")),
+            cache,
             clocks=self.clocks,
             writer=lambda: Transactions(writer_settings(self._config), f"{self._log.name}-{partition}"),
             place=lambda: self._log.place(partition),
             letters=self._letters,
             tally=self._tally,
         )
-        if cache is None:
-            self._renew(holding)
+        holding.gap = gap
 
     def _give_up(self, partition: int) -> None:
         holding = self._holdings.pop(partition, None)
@@ -368,20 +368,18 @@ class Timekeeper:
 
     def _rebuild(self, holding: Holding) -> None:
         """Throw away what was read, and read the log from its start."""
-        holding.close()
-        holding.again(_SOON)
-        self._renew(holding)
+        holding.cache.close()
+        holding.cache, holding.gap = self._empty()
+        holding.again(_MUCH_LATER if holding.gap else _SOON)
         self._assign(holding)
 
-    def _renew(self, holding: Holding) -> None:
-        """Give it an empty cache; without one it waits."""
-        holding.cache.close()
+    def _empty(self) -> tuple[Cache, bool]:
+        """An empty cache, and whether it must be built again, since it only stands for one that has no file now."""
         try:
-            holding.cache, holding.gap = Cache(self._config.state_dir), False
+            return Cache(self._config.state_dir), False
         except (sqlite3.Error, OSError) as error:
             log.error("there is no file for what waits, it is tried again: %s", error)  # noqa: TRY400 - as above
-            holding.gap = True
-            holding.again(_MUCH_LATER)
+            return Cache(file=sqlite3.connect(":memory:")), True
 
     def _letters(self, writer: Transactions) -> str:
         """See that the topic of dead letters is there; returns why it is not."""
