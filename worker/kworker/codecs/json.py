@@ -25,6 +25,7 @@ _STRING = re.compile(rb'"[^"]*"?')
 _BYTE = re.compile(r"\(byte ([0-9]+)\)")
 _DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _SAMPLES = 4
+_ARRAY, _OBJECT = b"[{"
 
 
 def check(value: bytes, limits: Limits) -> None:
@@ -32,7 +33,9 @@ def check(value: bytes, limits: Limits) -> None:
 
     It says nothing of syntax. Nesting of malformed JSON may be seen up to twice as deep before it is refused.
     """
-    if len(value) > limits.small or value.find(b"[") >= 0 or value.find(b"{", 1) >= 0:
+    # The usual message, one flat object, is known to be harmless after two looks for one byte; for an int they take a
+    # fifth of what they take for bytes.
+    if len(value) > limits.small or _ARRAY in value or _OBJECT in value[1:]:
         opened = value.count(b"[") + value.count(b"{")
         if len(value) > limits.small:
             _check_large(value, opened, limits)
