@@ -6,17 +6,9 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but its types do not re-export them
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
 
 from kit import Broker, NewRecord, create_topic, end_offsets, produce, wait_for
-from kit.secured import sasl_plain
+from kit.secured import AclOperation, ResourceType, allow, sasl_plain
 from kworker import CallError, CallTimeout, Client
 from kworker.kafka.replies import Replies
 
@@ -30,20 +22,12 @@ def secured() -> Iterator[tuple[Broker, str]]:
     with sasl_plain(USER, PASSWORD) as (broker, address):
         for name in ("tasks", "tasks.dlq", "seen", "silent", "hidden", "open"):
             create_topic(broker.bootstrap, name)
-        allow(broker, "tasks", AclOperation.WRITE)
-        allow(broker, "tasks.dlq", AclOperation.DESCRIBE)
-        allow(broker, "seen", AclOperation.DESCRIBE)
-        allow(broker, "silent", AclOperation.DESCRIBE)
-        allow(broker, "open", AclOperation.READ)
+        allow(broker, USER, ResourceType.TOPIC, "tasks", AclOperation.WRITE)
+        allow(broker, USER, ResourceType.TOPIC, "tasks.dlq", AclOperation.DESCRIBE)
+        allow(broker, USER, ResourceType.TOPIC, "seen", AclOperation.DESCRIBE)
+        allow(broker, USER, ResourceType.TOPIC, "silent", AclOperation.DESCRIBE)
+        allow(broker, USER, ResourceType.TOPIC, "open", AclOperation.READ)
         yield broker, address
-
-
-def allow(broker: Broker, topic: str, operation: AclOperation) -> None:
-    rest = ("*", operation, AclPermissionType.ALLOW)
-    binding = AclBinding(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{USER}", *rest)
-    client = AdminClient({"bootstrap.servers": broker.bootstrap})
-    for future in client.create_acls([binding]).values():
-        future.result(10)
 
 
 @pytest.fixture
@@ -90,7 +74,7 @@ def test_a_reply_topic_that_may_only_be_seen_ends_each_call(secured: tuple[Broke
         with pytest.raises(CallError, match=r"'seen' cannot be read: .*authorization") as error:
             client.call("t", reply_to="seen", timeout="1m")
         assert not isinstance(error.value, CallTimeout)
-    allow(broker, "seen", AclOperation.READ)
+    allow(broker, USER, ResourceType.TOPIC, "seen", AclOperation.READ)
     wait_for(
         lambda: called(secured, client, "now", "seen", "") == 1, DEADLINE, "a reply from the topic that may be read now"
     )

@@ -9,18 +9,11 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but its types do not re-export them
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka.admin import AdminClient
 
 from kit import Broker, Kafka, MakeTopic, create_topic, wait_for
 from kit.broker import _free_ports
-from kit.secured import sasl_plain
+from kit.secured import AclOperation, ResourceType, allow, sasl_plain
 from kworker import cli
 
 NAME, PASSWORD = "worker", "hunter2-of-the-worker"
@@ -147,16 +140,6 @@ def secured() -> Iterator[tuple[Broker, str]]:
         yield secured
 
 
-def allow(broker: Broker, kind: ResourceType, name: str, *operations: AclOperation) -> None:
-    client = AdminClient({"bootstrap.servers": broker.bootstrap})
-    bindings = [
-        AclBinding(kind, name, ResourcePatternType.LITERAL, f"User:{NAME}", "*", operation, AclPermissionType.ALLOW)
-        for operation in operations
-    ]
-    for future in client.create_acls(bindings).values():
-        future.result(10)
-
-
 def sasl(password: Path) -> tuple[str, ...]:
     properties = {
         "security.protocol": "sasl_plaintext",
@@ -175,11 +158,11 @@ def test_permissions_that_are_missing_are_told_with_the_command(
     for name in ("hidden", "seen", "seen.dlq", "good", "good.dlq"):
         create_topic(broker.bootstrap, name, 1)
     for name in ("seen", "seen.dlq"):
-        allow(broker, ResourceType.TOPIC, name, AclOperation.DESCRIBE)
-    allow(broker, ResourceType.TOPIC, "good", AclOperation.READ, AclOperation.DESCRIBE_CONFIGS)
-    allow(broker, ResourceType.TOPIC, "good.dlq", AclOperation.WRITE)
-    allow(broker, ResourceType.GROUP, "mine", AclOperation.READ)
-    allow(broker, ResourceType.GROUP, "theirs", AclOperation.DESCRIBE)
+        allow(broker, NAME, ResourceType.TOPIC, name, AclOperation.DESCRIBE)
+    allow(broker, NAME, ResourceType.TOPIC, "good", AclOperation.READ, AclOperation.DESCRIBE_CONFIGS)
+    allow(broker, NAME, ResourceType.TOPIC, "good.dlq", AclOperation.WRITE)
+    allow(broker, NAME, ResourceType.GROUP, "mine", AclOperation.READ)
+    allow(broker, NAME, ResourceType.GROUP, "theirs", AclOperation.DESCRIBE)
     common = ("--bootstrap", address, *sasl(tmp_path / "pw"))
 
     code, lines = check(capsys, *common, "--topic", "good", "--group", "mine")

@@ -6,18 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but its types do not re-export them
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
 
 from kit import Broker, create_topic, produce, read_all
 from kit.deadletters import Original
-from kit.secured import sasl_plain
+from kit.secured import AclOperation, ResourceType, allow, sasl_plain
 from kworker.cli import main
 
 USER, PASSWORD = "operator", "s3cret"
@@ -35,17 +27,11 @@ def test_what_is_not_allowed_is_told_on_one_line(
     secured: tuple[Broker, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     broker, address = secured
-    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pw").write_text(PASSWORD)
     for name in ("tasks", "tasks.dlq"):
         create_topic(broker.bootstrap, name)
     produce(broker.bootstrap, "tasks.dlq", [Original("tasks", 0, n).letter() for n in range(3)])
-
-    def allow(kind: ResourceType, name: str, operation: AclOperation) -> None:
-        rest = (ResourcePatternType.LITERAL, f"User:{USER}", "*", operation, AclPermissionType.ALLOW)
-        for future in admin.create_acls([AclBinding(kind, name, *rest)]).values():
-            future.result(10)
 
     def said(*arguments: str, code: int) -> str:
         """The one line that the command says."""
@@ -63,21 +49,21 @@ def test_what_is_not_allowed_is_told_on_one_line(
 
     for verb in ("ls", "replay"):
         assert "Topic authorization failed" in said(verb, "tasks.dlq", code=2)
-    allow(ResourceType.TOPIC, "tasks.dlq", AclOperation.READ)
+    allow(broker, USER, ResourceType.TOPIC, "tasks.dlq", AclOperation.READ)
     line = said("ls", "tasks.dlq", code=2)
     assert "Group authorization failed" in line
     assert f"the group {GROUP} is allowed" in line
     assert f"the transactional id {GROUP} is allowed" in said("replay", "tasks.dlq", code=2)
-    allow(ResourceType.GROUP, GROUP, AclOperation.READ)
+    allow(broker, USER, ResourceType.GROUP, GROUP, AclOperation.READ)
     assert "item 7 is wrong" in said("ls", "tasks.dlq", code=0)
-    allow(ResourceType.TRANSACTIONAL_ID, GROUP, AclOperation.WRITE)
+    allow(broker, USER, ResourceType.TRANSACTIONAL_ID, GROUP, AclOperation.WRITE)
     assert "Topic authorization failed" in said("replay", "tasks.dlq", code=2)
-    allow(ResourceType.TOPIC, "tasks", AclOperation.DESCRIBE)
+    allow(broker, USER, ResourceType.TOPIC, "tasks", AclOperation.DESCRIBE)
     assert "Topic authorization failed" in said("replay", "tasks.dlq", code=2)
     assert read_all(broker.bootstrap, "tasks") == []
-    allow(ResourceType.TOPIC, "tasks", AclOperation.WRITE)
+    allow(broker, USER, ResourceType.TOPIC, "tasks", AclOperation.WRITE)
     assert said("replay", "tasks.dlq", "--limit", "2", code=0) == "tasks.dlq: 2 letters put back\n"
     assert "that Delete is allowed" in said("purge", "tasks.dlq", "--before", "0s", "--yes", code=2)
-    allow(ResourceType.TOPIC, "tasks.dlq", AclOperation.DELETE)
+    allow(broker, USER, ResourceType.TOPIC, "tasks.dlq", AclOperation.DELETE)
     assert "tasks.dlq: deleted" in said("purge", "tasks.dlq", "--before", "0s", "--yes", code=0)
     assert len(read_all(broker.bootstrap, "tasks")) == 2

@@ -6,17 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but its types do not re-export them
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
 
 from kit import Broker, create_topic
-from kit.secured import sasl_plain
+from kit.secured import AclOperation, ResourceType, allow, sasl_plain
 from kit.stage import Stage
 from kworker import Client
 from kworker.cli import main
@@ -38,7 +30,6 @@ def test_a_worker_that_may_not_apply_its_schedules_works_and_tries_again(
     secured: tuple[Broker, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     broker, address = secured
-    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pw").write_text(PASSWORD)
     for name in ("tasks", "tasks.dlq", LOG):
@@ -49,11 +40,6 @@ def test_a_worker_that_may_not_apply_its_schedules_works_and_tries_again(
         "sasl.username": USER,
         "sasl.password.file": str(tmp_path / "pw"),
     }
-
-    def allow(kind: ResourceType, name: str, operation: AclOperation) -> None:
-        rest = (ResourcePatternType.LITERAL, f"User:{USER}", "*", operation, AclPermissionType.ALLOW)
-        for future in admin.create_acls([AclBinding(kind, name, *rest)]).values():
-            future.result(10)
 
     def said(*arguments: str, code: int) -> str:
         """What `kworker schedule` says, on one line."""
@@ -78,8 +64,8 @@ def test_a_worker_that_may_not_apply_its_schedules_works_and_tries_again(
     (tmp_path / "kworker.toml").write_text('[schedules.a]\ncron = "0 3 1 1 *"\ntask = "probe.note"\n[plugins.probe]\n')
     with Stage(tmp_path, broker.bootstrap) as stage:
         for name, operation in (("tasks", AclOperation.READ), ("tasks.dlq", AclOperation.WRITE)):
-            allow(ResourceType.TOPIC, name, operation)
-        allow(ResourceType.GROUP, stage.group, AclOperation.READ)
+            allow(broker, USER, ResourceType.TOPIC, name, operation)
+        allow(broker, USER, ResourceType.GROUP, stage.group, AclOperation.READ)
         config = ("--config", str(tmp_path / "kworker.toml"))
         worker = stage.start("--bootstrap", address, *config, topics=["tasks"], kafka=kafka)
         worker.wait_ready()
@@ -90,11 +76,11 @@ def test_a_worker_that_may_not_apply_its_schedules_works_and_tries_again(
         assert "the delay log 'kworker.delayed' cannot be used: Broker: Topic authorization failed" in said(
             "ls", code=1
         )
-        allow(ResourceType.TOPIC, LOG, AclOperation.READ)
+        allow(broker, USER, ResourceType.TOPIC, LOG, AclOperation.READ)
         assert said("ls", code=0) == "no schedules"  # the group of its reader need not be allowed
         assert "Topic authorization failed" in said("add", "b", "--every", "1h", "--task", "t", "--topic", "t", code=1)
-        allow(ResourceType.TOPIC, LOG, AclOperation.WRITE)
+        allow(broker, USER, ResourceType.TOPIC, LOG, AclOperation.WRITE)
         assert said("add", "b", "--every", "1h", "--task", "t", "--topic", "t", code=0).startswith("b: added; next run")
-        allow(ResourceType.TRANSACTIONAL_ID, f"{LOG}-schedules", AclOperation.WRITE)
+        allow(broker, USER, ResourceType.TRANSACTIONAL_ID, f"{LOG}-schedules", AclOperation.WRITE)
         with Client(broker.bootstrap) as client:
             stage.wait(lambda: len(client.schedules.ls()) == 2, "the worker has applied it", worker)

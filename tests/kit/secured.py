@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but its types do not re-export them
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+
 from kit.broker import Broker, _free_ports
+
+__all__ = ["AUTHORIZED", "AclOperation", "ResourceType", "allow", "sasl_plain", "second_listener"]
 
 AUTHORIZED = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -38,3 +49,14 @@ def sasl_plain(user: str, password: str) -> Iterator[tuple[Broker, str]]:
     }
     with broker:
         yield broker, address
+
+
+def allow(broker: Broker, user: str, kind: ResourceType, name: str, *operations: AclOperation) -> None:
+    """Let a user do this to what has this name."""
+    client = AdminClient({"bootstrap.servers": broker.bootstrap})
+    bindings = [
+        AclBinding(kind, name, ResourcePatternType.LITERAL, f"User:{user}", "*", operation, AclPermissionType.ALLOW)
+        for operation in operations
+    ]
+    for future in client.create_acls(bindings).values():
+        future.result(10)

@@ -5,16 +5,24 @@ Arrays and tags are for the way to a child process and back (executors/messages.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
+
+_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}", re.ASCII)
 
 DEAD_LETTER_SUFFIX = ".dlq"
 """A topic's dead letters go to `<topic>.dlq` unless the configuration names another topic."""
 
 Headers = list[tuple[str, bytes | None]]
 """Record headers as the Kafka client gives them: in order, names may repeat, a value may be null."""
+
+
+def is_target(topic: str) -> bool:
+    """Whether a task can be published to a topic of this name: it is legal, and none of Kafka's own."""
+    return bool(_TOPIC.fullmatch(topic)) and topic not in (".", "..") and not topic.startswith("__")
 
 
 class TopicPartition(NamedTuple):

@@ -6,16 +6,17 @@ import base64
 import sys
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
+from kworker.cli.connection import client as connected
 from kworker.cli.options import SOURCES, config_options, sources
 from kworker.config import Config
 from kworker.core.delayed import retried
 from kworker.duration import seconds
+from kworker.schedules.moment import rfc3339
 from kworker.terminal import columns, printable
 
 if TYPE_CHECKING:
@@ -99,13 +100,9 @@ def cancel(ids: tuple[str, ...], timeout: str, **flags: Any) -> None:
 
 
 def _client(flags: Mapping[str, Any]) -> Client:
-    from kworker.client import Client
     from kworker.kafka.settings import faults
 
-    config = Config.load(*sources(dict(flags)), vet=faults, group_needed=False)
-    timeouts = ("message.timeout.ms", "delivery.timeout.ms")
-    kafka = {name: value for name, value in config.kafka.items() if name not in timeouts}
-    return Client(config.bootstrap, kafka=kafka, namespace=config.namespace)
+    return connected(Config.load(*sources(dict(flags)), vet=faults, group_needed=False))
 
 
 def _row(one: Delayed, now: float) -> tuple[str, ...]:
@@ -151,7 +148,7 @@ def _text(value: bytes) -> str:
 
 def _time(due: int) -> str:
     try:
-        return datetime.fromtimestamp(due / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return rfc3339(due / 1000, precision="milliseconds")
     except (ValueError, OverflowError, OSError):  # a record that cannot be read
         return "-"
 

@@ -18,6 +18,7 @@ import click
 import msgspec
 from msgspec.structs import replace
 
+from kworker.cli.connection import properties
 from kworker.cli.options import config_options, sources
 from kworker.cli.payload import parsed, read
 from kworker.cli.waiting import Wait
@@ -116,7 +117,7 @@ def publish(
     limit = _checked(sample, timeout)
     waiting = None if wait is None else Wait(wait, config)
     message = _written(message, "") if file is None else message
-    with Client(config.bootstrap, kafka=_properties(config), timeout=limit, namespace=config.namespace) as client:
+    with Client(config.bootstrap, kafka=properties(config), timeout=limit, namespace=config.namespace) as client:
         if waiting is not None:
             waiting.call(client, message, as_json)
         elif file is None:
@@ -315,10 +316,3 @@ def _topic(config: Config) -> str:
     if len(config.topics) != 1 or config.topics[0].startswith("^"):
         raise click.UsageError(f"name one topic with --topic; configured: {', '.join(config.topics)}")
     return config.topics[0]
-
-
-def _properties(config: Config) -> dict[str, str]:
-    """The client's properties; a worker's own timeout of a message gives way to --timeout."""
-    return {
-        name: value for name, value in config.kafka.items() if name not in ("message.timeout.ms", "delivery.timeout.ms")
-    }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from kworker.cli.connection import client as connected
 from kworker.cli.options import SOURCES, config_options, sources
 from kworker.cli.payload import as_json, read
 from kworker.cli.schedule_telling import as_json as told
@@ -18,7 +19,7 @@ from kworker.cli.schedule_telling import following, table
 from kworker.config import Config
 from kworker.duration import seconds
 from kworker.errors import ConfigError, DelayError, KworkerError, PublishError
-from kworker.schedules.given import Faults
+from kworker.schedules.given import KEYS, Faults
 from kworker.schedules.given import read as schedule_of
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def add(name: str, **flags: Any) -> None:
     late by more than a minute are not (skip).
     """
     wanted, config = _given(name, flags)
-    with _client(config) as client:
+    with connected(config) as client:
         try:
             standing, before = client.schedules.put(wanted)
         except ValueError as error:
@@ -78,7 +79,7 @@ def ls(as_lines: bool, **flags: Any) -> None:
     dead letters; else the run was enqueued. It reads all of the delay log, and changes nothing.
     """
     config = _config(flags)
-    with _client(config) as client:
+    with connected(config) as client:
         standings = client.schedules.ls()
         rows = list(zip(standings, _outcomes(config, client, standings), strict=True))
     if as_lines:
@@ -106,7 +107,7 @@ def rm(names: tuple[str, ...], timeout: str, **flags: Any) -> None:
         within = seconds(timeout)
     except ValueError as error:
         raise click.UsageError(f"--timeout: {error}") from error
-    with _client(_config(flags)) as client:
+    with connected(_config(flags)) as client:
         _each(names, lambda name: client.schedules.remove(name, timeout=within), failed="unknown")
 
 
@@ -120,7 +121,7 @@ def pause(names: tuple[str, ...], **flags: Any) -> None:
         client.schedules.pause(name)
         return "paused"
 
-    with _client(_config(flags)) as client:
+    with connected(_config(flags)) as client:
         _each(names, one)
 
 
@@ -129,7 +130,7 @@ def pause(names: tuple[str, ...], **flags: Any) -> None:
 @_connection
 def resume(names: tuple[str, ...], **flags: Any) -> None:
     """Have paused schedules go on; what was due meanwhile is not run."""
-    with _client(_config(flags)) as client:
+    with connected(_config(flags)) as client:
         _each(names, lambda name: f"resumed; {_next(client.schedules.resume(name))}")
 
 
@@ -138,7 +139,7 @@ def resume(names: tuple[str, ...], **flags: Any) -> None:
 @_connection
 def run(name: str, **flags: Any) -> None:
     """Publish the task of schedule NAME now, beside its times, and print its id and place."""
-    with _client(_config(flags)) as client:
+    with connected(_config(flags)) as client:
         published = client.schedules.run(name)
     click.echo(f"{published.id}: {published}")
 
@@ -195,8 +196,7 @@ def _given(name: str, flags: dict[str, Any]) -> tuple[Schedule, Config]:
     """What the options of `add` mean. Raises ConfigError with all that is wrong."""
     from kworker.kafka.settings import faults as vet
 
-    ours = ("cron", "tz", "every", "at", "task", "payload", "topic", "key", "jitter", "misfire", "most")
-    given = {key: flags.pop(key) for key in ours}
+    given = {key: flags.pop(key) for key in KEYS}
     config, faults = Config.read(*sources(flags), vet=vet, group_needed=False)
     given["topic"] = given["topic"] or next((topic for topic in config.topics if not topic.startswith("^")), None)
     try:
@@ -277,11 +277,3 @@ def _config(flags: Mapping[str, Any]) -> Config:
     from kworker.kafka.settings import faults
 
     return Config.load(*sources(dict(flags)), vet=faults, group_needed=False)
-
-
-def _client(config: Config) -> Client:
-    from kworker.client import Client
-
-    timeouts = ("message.timeout.ms", "delivery.timeout.ms")
-    kafka = {name: value for name, value in config.kafka.items() if name not in timeouts}
-    return Client(config.bootstrap, kafka=kafka, namespace=config.namespace)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, tzinfo
 from itertools import islice
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from kworker.schedules.moment import rfc3339
 from kworker.schedules.schedule import Schedule, Standing
 from kworker.schedules.trigger import Cron, Every, Once, Trigger
 from kworker.terminal import columns, printable
@@ -28,13 +29,13 @@ def when(trigger: Trigger) -> str:
     """A trigger in a few words."""
     if isinstance(trigger, Cron):
         return f"{trigger.expression} {trigger.tz}"
-    return f"at {_time(trigger.at)}" if isinstance(trigger, Once) else f"every {_interval(trigger.interval)}"
+    return f"at {rfc3339(trigger.at)}" if isinstance(trigger, Once) else f"every {_interval(trigger.interval)}"
 
 
 def following(standing: Standing) -> str:
     """When it is due next, by the clock of its time zone."""
     if standing.next is not None:
-        return _time(standing.next, _zone(standing.schedule))
+        return rfc3339(standing.next, _zone(standing.schedule))
     return "paused" if standing.schedule.paused else "over"
 
 
@@ -46,7 +47,7 @@ def as_json(standing: Standing, outcome: str | None) -> dict[str, object]:
     if isinstance(trigger, Cron):
         kind = {"cron": trigger.expression, "tz": trigger.tz}
     elif isinstance(trigger, Once):
-        kind = {"at": _time(trigger.at)}
+        kind = {"at": rfc3339(trigger.at)}
     coming = [] if standing.next is None else [standing.next, *islice(trigger.after(standing.next), _NEXT - 1)]
     return {
         "name": schedule.name,
@@ -60,8 +61,8 @@ def as_json(standing: Standing, outcome: str | None) -> dict[str, object]:
         "most": schedule.most,
         "paused": schedule.paused,
         "source": schedule.source,
-        "next": [_time(at) for at in coming],
-        "last": None if standing.ran is None else _time(standing.ran),
+        "next": [rfc3339(at) for at in coming],
+        "last": None if standing.ran is None else rfc3339(standing.ran),
         "last_id": None if standing.ran is None else schedule.occurrence(standing.ran),
         "outcome": outcome,
         "runs": standing.runs,
@@ -76,17 +77,13 @@ def _row(standing: Standing, outcome: str | None) -> tuple[str, ...]:
         printable(schedule.task)[:_WIDEST],
         schedule.topic,
         following(standing),
-        "-" if standing.ran is None else _time(standing.ran, _zone(schedule)),
+        "-" if standing.ran is None else rfc3339(standing.ran, _zone(schedule)),
         printable(outcome or "-"),
     )
 
 
 def _zone(schedule: Schedule) -> tzinfo:
     return ZoneInfo(schedule.trigger.tz) if isinstance(schedule.trigger, Cron) else UTC
-
-
-def _time(at: float, zone: tzinfo = UTC) -> str:
-    return datetime.fromtimestamp(at, zone).isoformat(timespec="auto").replace("+00:00", "Z")
 
 
 def _interval(seconds: float) -> str:

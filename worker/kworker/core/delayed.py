@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from kworker.core.deadletter import fingerprint
 from kworker.duration import MAXIMUM
-from kworker.task import ErrorInfo, Headers, Publication, Reason, TopicPartition
+from kworker.task import ErrorInfo, Headers, Publication, Reason, TopicPartition, is_target
 
 KEY, NULL, TARGET, DUE = "kworker-key", "kworker-null", "kworker-target", "kworker-due"
 ATTEMPT, FIRST_SEEN, ORIGIN = "kworker-attempt", "kworker-first-seen", "kworker-origin"
@@ -38,7 +38,6 @@ _OWN = (KEY, NULL, TARGET, DUE)
 _SCHEDULES = SCHEDULES.encode()
 _OF_A_RETRY = (ATTEMPT, FIRST_SEEN, ORIGIN, PUBLISHED)
 _PLACE = re.compile(r"[a-zA-Z0-9._-]{1,249}/[0-9]{1,9}/[0-9]{1,18}", re.ASCII)
-_LEGAL = re.compile(r"[a-zA-Z0-9._-]{1,249}", re.ASCII)
 _DIGITS = 18
 _LATEST = int(MAXIMUM * 1000)
 
@@ -172,7 +171,7 @@ def judge(id: bytes, headers: Mapping[str, bytes | None], log: str, now: int) ->
 @lru_cache(256)  # few targets, many records
 def _target_fault(target: bytes, log: str) -> str:
     topic = target.decode("utf-8", "replace")
-    if not _LEGAL.fullmatch(topic) or topic in (".", "..") or topic.startswith("__"):
+    if not is_target(topic):
         return f"{TARGET} {_shown(target)} is not a topic that a task can go to"
     return f"{TARGET} is the delay log itself" if topic == log else ""
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 import msgspec
 
+from kworker.schedules.moment import rfc3339
 from kworker.task import Headers, Publication, Task
 
 SOURCE = "kworker"
@@ -74,7 +74,7 @@ def _attributes(kind: str, id: str, now: float) -> dict[str, str | bytes]:
         "ce_id": id,
         "ce_source": SOURCE,
         "ce_specversion": "1.0",
-        "ce_time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "ce_time": rfc3339(now, precision="milliseconds"),
     }
 
 

@@ -9,14 +9,12 @@ partition comes after all that was written there before the request was applied.
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from kworker.core.delayed import ENTRY, SCHEDULES, of_schedule
 from kworker.core.publication import message
 from kworker.schedules.schedule import Schedule, Standing
-from kworker.task import Headers, Publication
+from kworker.task import Headers, Publication, is_target
 
 PREFIX = SCHEDULES
 """What the key of a schedule's record begins with; no task can be delayed under such an id."""
@@ -25,7 +23,6 @@ BARRIER = PREFIX
 """The id that is no schedule and no task: a request to cancel it is answered `unknown` by every owner."""
 
 _KEY = PREFIX.encode()
-_LEGAL = re.compile(r"[a-zA-Z0-9._-]{1,249}", re.ASCII)
 
 
 def key_of(name: str) -> bytes:
@@ -59,7 +56,7 @@ def standing(record_key: bytes | None, value: bytes | None, headers: Headers) ->
 def check(schedule: Schedule) -> None:
     """Raises ValueError for a schedule whose runs could not be published."""
     name, topic = schedule.name, schedule.topic
-    if not _LEGAL.fullmatch(topic) or topic in (".", "..") or topic.startswith("__"):
+    if not is_target(topic):
         raise ValueError(f"schedule {name}: {topic[:40]!r} is not a topic that a task can go to")
     if schedule.payload is not None:
         try:

@@ -6,7 +6,6 @@ Promises: every fault is told, each with the key it is about; what is returned c
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
@@ -17,6 +16,7 @@ from kworker.schedules.misfire import MOST, Policy
 from kworker.schedules.moment import moment
 from kworker.schedules.schedule import NAME, Schedule
 from kworker.schedules.trigger import Cron, Every, Once, Trigger
+from kworker.task import is_target
 
 KEYS = ("cron", "tz", "every", "at", "task", "payload", "topic", "key", "jitter", "misfire", "most")
 """What may be given. payload: what JSON can hold, or a msgspec.Raw that is JSON already."""
@@ -25,7 +25,6 @@ LONGEST_PAYLOAD = 256 << 10
 """Bytes of a payload as JSON."""
 
 _LONGEST_KEY = 1024
-_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}", re.ASCII)
 
 
 class Faults(ValueError):
@@ -133,7 +132,7 @@ def _task(value: object) -> str:
 
 def _topic(value: object) -> str:
     name = _text(value)
-    if not _TOPIC.fullmatch(name) or name in (".", "..") or name.startswith("__"):
+    if not is_target(name):
         raise ValueError(f"{_shown(name)} is not a topic that a task can go to")
     return name
 

@@ -1,8 +1,8 @@
-"""A moment as users write it: a datetime with a time zone, RFC 3339 text, or seconds since the epoch."""
+"""A moment as users write it: a datetime with a time zone, RFC 3339 text, or seconds since the epoch; and as text."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 
 When = datetime | str | float
 """See the module."""
@@ -23,3 +23,8 @@ def moment(at: When) -> float:
     if not 0 <= at < 1e12:  # NaN too
         raise ValueError(f"{at!r} is not a time in seconds since the epoch")
     return float(at)
+
+
+def rfc3339(at: float, zone: tzinfo = UTC, precision: str = "auto") -> str:
+    """A moment as text. at: seconds since the epoch; precision: as `datetime.isoformat` calls it."""
+    return datetime.fromtimestamp(at, zone).isoformat(timespec=precision).replace("+00:00", "Z")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Struct, field
 
 from kworker.duration import MAXIMUM
 from kworker.schedules.misfire import MOST, Due, Policy, due
+from kworker.schedules.moment import rfc3339
 from kworker.schedules.trigger import LAST, Trigger
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
@@ -57,7 +57,7 @@ class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def occurrence(self, at: float) -> str:
         """The id of the run that is due `at`: the same whoever publishes it."""
-        return f"{self.name}@{datetime.fromtimestamp(at, UTC).isoformat(timespec='auto').replace('+00:00', 'Z')}"
+        return f"{self.name}@{rfc3339(at)}"
 
 
 class Standing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
