@@ -67,7 +67,7 @@ class Instruments:
         self._wall = time.time() - time.monotonic()
         self.stopping = False
         self.liveness = Liveness()
-        self.metrics = Metrics(engine.routes, [topic for topic in config.topics if not topic.startswith("^")])
+        self.metrics = Metrics(engine.routes, config.named_topics)
         self._timings = {
             task: (
                 self.metrics.histogram("kworker_task_duration_seconds", task).observe_many,

@@ -56,7 +56,7 @@ def sources(group: str) -> tuple[str, str]:
 def wanted(config: Config, plugins: Sequence[PluginInfo]) -> Wanted:
     """What the configuration wants to stand. A table of kworker.toml counts over a plugin's schedule of its name."""
     of_file, of_plugin = sources(config.group)
-    topic = next((topic for topic in config.topics if not topic.startswith("^")), "")
+    topic = next(iter(config.named_topics), "")
     found = {schedule.name: replace(schedule, source=of_file) for schedule in config.schedules or ()}
     of_plugins: dict[str, Schedule] = {}
     kept: set[str] = set()

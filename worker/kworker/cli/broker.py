@@ -77,7 +77,7 @@ class _Examination:
         self._client = client
         self._settings = settings
         self._broker = broker
-        wanted = [topic for topic in config.topics if not topic.startswith("^")]
+        wanted = config.named_topics
         self.sources = list(dict.fromkeys([*wanted, *(topic for topic in existing if config.takes(topic))]))
         self.topics: dict[str, TopicDescription | KafkaError] = {}
         self.configs: dict[str, dict[str, str]] = {}

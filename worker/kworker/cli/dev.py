@@ -46,7 +46,7 @@ def _with_broker(config: Config) -> int:
         # The command to publish reads the same configuration: it must not offer this broker TLS.
         security = " -X security.protocol=plaintext" if "security.protocol" in config.kafka else ""
         config = _local(config, broker.bootstrap)
-        for topic in _topics(config):
+        for topic in config.named_topics:
             broker.create(topic)
             broker.create(config.dead_letter(topic))
         click.echo(_banner(config, load_plugins(config)[0], security))
@@ -68,10 +68,6 @@ def _local(config: Config, bootstrap: str) -> Config:
     )
 
 
-def _topics(config: Config) -> list[str]:
-    return [topic for topic in config.topics if not topic.startswith("^")]
-
-
 def _arguments(task: LoadedTask) -> str:
     """A payload that the task takes, as JSON."""
     from kworker.cli.sample import sample
@@ -82,7 +78,7 @@ def _arguments(task: LoadedTask) -> str:
 
 
 def _banner(config: Config, plugins: list[PluginInfo], security: str) -> str:
-    broker, topic = config.bootstrap, next(iter(_topics(config)), "tasks")
+    broker, topic = config.bootstrap, next(iter(config.named_topics), "tasks")
     offered = [task for plugin in plugins for task in plugin.tasks if task.unavailable is None]
     tasks = [task.spec.name for task in offered]
     name, arguments = (tasks[0], shlex.quote(_arguments(offered[0]))) if offered else ("TASK", "'{}'")

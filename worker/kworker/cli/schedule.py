@@ -198,7 +198,7 @@ def _given(name: str, flags: dict[str, Any]) -> tuple[Schedule, Config]:
 
     given = {key: flags.pop(key) for key in KEYS}
     config, faults = Config.read(*sources(flags), vet=vet, group_needed=False)
-    given["topic"] = given["topic"] or next((topic for topic in config.topics if not topic.startswith("^")), None)
+    given["topic"] = given["topic"] or next(iter(config.named_topics), None)
     try:
         if given["payload"] is not None:
             given["payload"] = as_json(read(given["payload"], "--payload"), "--payload")

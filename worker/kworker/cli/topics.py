@@ -57,7 +57,7 @@ def _all(config: Config, partitions: int, replication: int, *, create: bool) -> 
     from kworker.kafka.settings import admin_settings
 
     broker = Topics(admin_settings(config), replication)
-    names = [topic for topic in config.topics if not topic.startswith("^")]
+    names = config.named_topics
     pairs = {topic: config.dead_letter(topic) for topic in names}
     before = broker.describe([*names, *pairs.values()])
     if unreachable := next((about.error for about in before.values() if about.error), ""):

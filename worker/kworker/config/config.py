@@ -131,6 +131,11 @@ class Config:
         return read(flags, environ, file, vet, group_needed)
 
     @property
+    def named_topics(self) -> list[str]:
+        """The topics to read that are named, not matched by a regular expression."""
+        return [topic for topic in self.topics if not topic.startswith("^")]
+
+    @property
     def delays_retries(self) -> bool:
         """Whether long retries may wait in the delay log: this worker keeps time, nothing waits behind all of them, and
         no regular expression takes the retry topic for dead letters."""
