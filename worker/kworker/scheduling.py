@@ -165,6 +165,8 @@ class Scheduling:
                 if (why := fault_of(error)) != told:
                     told = why
                     log.warning("the schedules could not be applied, it is tried again: %s", why)
+            except Exception:  # the thread must not end before they stand
+                log.exception("applying the schedules raised, it is tried again")
             self._stopping.wait(wait)
             wait = min(wait * 2, _LONGEST)
 

@@ -34,9 +34,11 @@ def flush(producer: Producer, within: float) -> None:
         unsent = producer.flush(within)
     except SystemError as error:
         # A fatal error, such as a fence, is pending while the reports of the records it failed are delivered.
+        # Now and then it is lost on the way (confluent-kafka 2.16.1): then nothing says which it was.
         if isinstance(error.__cause__, KafkaException):
             raise error.__cause__ from None
-        raise
+        lost = KafkaError(KafkaError._FATAL, "the client cannot go on, and did not say why", fatal=True)
+        raise KafkaException(lost) from error
     if unsent:
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
