@@ -26,8 +26,9 @@ venv: .venv/installed ## the virtual environment, with the worker and every plug
 demo: venv ## two workers, thousands of tasks, one kill: no Kafka, no Docker, no Java
 	@$(BIN)/python demo/demo.py
 
-# What failed is run once more, alone, when nothing else has the machine: a fault fails twice. What passes then is named in
-# the last lines and is unstable; why it failed stands above: mend it.
+# What failed is run once more, alone, when nothing else has the machine, with the same seed: a fault fails twice. What
+# passes then is named in the last lines and is unstable; why it failed stands above: mend it.
+test: export KWORKER_TEST_SEED := $(or $(KWORKER_TEST_SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 test: check ## everything: check, then all tests on a real Kafka that they start
 	$(BIN)/pytest -m "not long" || { test $$? = 1 && \
 		$(BIN)/pytest -v -m "not long" --last-failed --last-failed-no-failures none; }
@@ -45,6 +46,7 @@ unit: venv ## the tests that need no broker
 	$(BIN)/pytest -m "not kafka and not long"
 
 test-long: venv ## the tests that take minutes: soaks and storms
+	$(UV) pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS) --group long
 	$(BIN)/pytest -m long
 
 CLUSTER ?= $(wildcard ../shared/tools/cluster)
@@ -76,7 +78,7 @@ dist: venv ## wheels and sdists of the worker and every plugin, in dist/
 
 COMPILE = $(UV) pip compile --quiet --python $(BIN)/python --universal --no-header --no-annotate --no-emit-package kworker-kafka
 constraints: venv ## renew the pinned versions of constraints.txt, and the locks of the image
-	$(COMPILE) --upgrade --group dev --group image $(PROJECTS) --output-file $(CONSTRAINTS)
+	$(COMPILE) --upgrade --group dev --group image --group long $(PROJECTS) --output-file $(CONSTRAINTS)
 	$(MAKE) --no-print-directory lock
 lock: venv ## the image's parts as they are pinned in constraints.txt, with the hash of each file; and their licences
 	$(COMPILE) --constraint $(CONSTRAINTS) --generate-hashes --extra otel --extra uvloop $(PROJECTS) --output-file deploy/lock/image.txt

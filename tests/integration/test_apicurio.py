@@ -30,7 +30,7 @@ def apicurio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apicurio]:
     try:
         running = Apicurio(tmp_path_factory.mktemp("apicurio"))
     except Missing as missing:
-        pytest.skip(str(missing))
+        raise pytest.fail.Exception(str(missing), pytrace=False) from None
     with running:
         yield running
 
