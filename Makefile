@@ -57,8 +57,11 @@ soak: venv ## all faults at random for MINUTES=30, then the ledger; KWORKER_TEST
 	MINUTES=$(or $(MINUTES),30) $(BIN)/pytest -s tests/faults/test_soak.py
 
 BENCH := PYTHONPATH=tests $(BIN)/python -m benchmarks
-bench: venv ## kworker and its peers side by side, into docs/benchmarks.md: an hour of a machine with nothing else to do
-	$(BENCH) --write docs/benchmarks.md
+RUN ?= first
+bench: venv ## kworker and its peers side by side, into docs/benchmarks.md: hours of a machine with nothing else to do; RUN=second
+	$(UV) pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS) --group bench
+	-$(BENCH) $(ONLY:%=--only %) --into build/bench/$(RUN).jsonl
+	$(BENCH).document --write docs/benchmarks.md build/bench/*.jsonl
 bench-smoke: venv ## the same with few tasks: shows that the benchmark works, measures nothing
 	$(BENCH) --smoke --peer kworker --peer raw --peer hand
 bench-guard: venv ## is the tree slower than BASE=<commit>, HEAD unless given? fails beyond the noise that it measures
@@ -78,7 +81,7 @@ dist: venv ## wheels and sdists of the worker and every plugin, in dist/
 
 COMPILE = $(UV) pip compile --quiet --python $(BIN)/python --universal --no-header --no-annotate --no-emit-package kworker-kafka
 constraints: venv ## renew the pinned versions of constraints.txt, and the locks of the image
-	$(COMPILE) --upgrade --group dev --group image --group long $(PROJECTS) --output-file $(CONSTRAINTS)
+	$(COMPILE) --upgrade --group dev --group image --group long --group bench $(PROJECTS) --output-file $(CONSTRAINTS)
 	$(MAKE) --no-print-directory lock
 lock: venv ## the image's parts as they are pinned in constraints.txt, with the hash of each file; and their licences
 	$(COMPILE) --constraint $(CONSTRAINTS) --generate-hashes --extra otel --extra uvloop $(PROJECTS) --output-file deploy/lock/image.txt

@@ -1,64 +1,80 @@
-"""`python -m benchmarks`: the command line of the benchmark; the Makefile has the usual calls."""
+"""`python -m benchmarks`: measures, into a file of results; the Makefile has the usual calls."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from benchmarks import table
+from benchmarks.document import rendered
 from benchmarks.machine import described
 from benchmarks.measure import Bench
 from benchmarks.peer import Missing, Peer
+from benchmarks.plan import chosen
 from benchmarks.roster import ALL
-from benchmarks.series import Row, measured
-from benchmarks.workload import chosen
+from benchmarks.series import described as line_of
+from benchmarks.series import measured
+from benchmarks.store import Part, Store, read
+from benchmarks.trial import Measurement
 from kit.broker import Broker
 
-BEGIN, END = "<!-- results: written by make bench -->", "<!-- end of results -->"
+OURS = ("kill", "scale", "rebalance")
+"""Kinds of which the smoke run is kworker's alone."""
 
 
 @click.command()
 @click.option("--bootstrap", help="A running Kafka; else one is started for the run.")
-@click.option("--only", "workloads", multiple=True, help="This workload only (W1, W2-64, W1-kill ...); repeatable.")
+@click.option("--only", "workloads", multiple=True, help="This workload only (W1, W8, W8-size, W1-kill); repeatable.")
 @click.option("--peer", "names", multiple=True, help="Peers whose name begins so only; repeatable.")
 @click.option("--runs", default=3, show_default=True, type=click.IntRange(min=1), help="Runs of each peer.")
+@click.option("--smoke", is_flag=True, help="Few tasks, one run, a point or two of each: shows that all works.")
 @click.option(
-    "--smoke", is_flag=True, help="Few tasks, one run, no W2-256 and W4: shows that all works, measures nothing."
+    "--into",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file of results, to which this part is added; a workload that it holds already is replaced.",
 )
-@click.option("--write", type=click.Path(path_type=Path), help="Put the results into this document, between its marks.")
 def main(
-    bootstrap: str | None,
-    workloads: tuple[str, ...],
-    names: tuple[str, ...],
-    runs: int,
-    smoke: bool,
-    write: Path | None,
+    bootstrap: str | None, workloads: tuple[str, ...], names: tuple[str, ...], runs: int, smoke: bool, into: Path | None
 ) -> None:
     """Measure kworker and its peers side by side. Exit code 1 when a run was invalid."""
-    document = write.read_text("utf-8") if write else ""
-    if write and not (BEGIN in document and END in document):
-        raise click.UsageError(f"{write} has no place for results: a line {BEGIN} and a line {END}")
-    about = described(own_broker=bootstrap is None)
-    found, away = _here([peer for peer in ALL if not names or peer.name.startswith(names)])
-    rows: list[Row] = []
-    with _broker(bootstrap) as address:
-        bench = Bench(address, few=smoke)
-        for workload in chosen(list(workloads)):
-            rows += measured(bench, workload, [peer for peer, _ in found], 1 if smoke else runs, _say)
-    kind = "smoke run, no measurement" if smoke else f"medians of {runs} interleaved runs"
-    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    parts = [f"`{command}`: {kind}.", "\n".join(f"- {line}" for line in about), table.tables(rows)]
-    results = "\n\n".join([*parts, "### Peers", table.peers(found, away)])
-    click.echo(results)
-    if write:
-        before, after = document[: document.index(BEGIN) + len(BEGIN)], document[document.index(END) :]
-        write.write_text(f"{before}\n\n{results}\n{after}", "utf-8")
-    sys.exit(any(row.faults for row in rows))
+    plan = list(chosen(list(workloads)))
+    if unknown := [name for name in workloads if not list(chosen([name]))]:
+        raise click.UsageError(f"no such workload: {', '.join(unknown)}; see docs/benchmarks.md")
+    part = Part(shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]), smoke=smoke)
+    part.machine = described(own_broker=bootstrap is None)
+    wanted = {workload.name for workload in plan}
+    peers = [peer for peer in ALL if peer.workloads & wanted and (not names or peer.name.startswith(names))]
+    found = _here(peers, part)
+    with _file(into) as path, _broker(bootstrap) as address:
+        store, bench, valid = Store(path), Bench(address, few=smoke), True
+        store.begin(part)
+
+        def tell(measurement: Measurement) -> None:
+            store.add(measurement)
+            _say(line_of(measurement))
+
+        for workload in plan:
+            ours = smoke and workload.kind in OURS  # each takes seconds, and peers were seen at work by then
+            part_in = [peer for peer in found if peer.name.startswith("kworker") or not ours]
+            rows = measured(bench, workload, part_in, 1 if smoke else runs, tell)
+            valid = valid and not any(row.faults for row in rows)
+        if into is None:
+            click.echo(rendered({"results": read(path)}))
+    sys.exit(not valid)
+
+
+@contextmanager
+def _file(into: Path | None) -> Iterator[Path]:
+    if into is not None:
+        yield into
+        return
+    with tempfile.TemporaryDirectory(prefix="kworker-results-") as folder:
+        yield Path(folder, "results.jsonl")
 
 
 @contextmanager
@@ -70,16 +86,17 @@ def _broker(bootstrap: str | None) -> Iterator[str]:
         yield broker.bootstrap
 
 
-def _here(peers: list[Peer]) -> tuple[list[tuple[Peer, str]], list[tuple[Peer, str]]]:
-    """Those that can run here, with their versions, and those that cannot, with the reason."""
-    found, away = [], []
+def _here(peers: list[Peer], part: Part) -> list[Peer]:
+    """Those that can run here; `part` is told their versions, and of the others the reason."""
+    found = []
     for peer in peers:
         try:
-            found.append((peer, peer.versions()))
+            part.peers[peer.name] = (peer.versions(), peer.settings)
+            found.append(peer)
         except Missing as missing:
-            away.append((peer, str(missing)))
+            part.away[peer.name] = str(missing)
             _say(f"{peer.name} is left out: {missing}")
-    return found, away
+    return found
 
 
 def _say(line: str) -> None:

@@ -21,8 +21,8 @@ import click
 
 from benchmarks.measure import Bench
 from benchmarks.peers.kworker import PEERS
+from benchmarks.plan import WORKLOADS
 from benchmarks.run import ROOT
-from benchmarks.workload import WORKLOADS
 from kit.broker import Broker
 
 FIGURES = {"rate": 1, "cpu_us": -1, "p50": -1}

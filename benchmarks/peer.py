@@ -8,11 +8,15 @@ measured inside it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 
 from benchmarks.place import Place
+
+Queue = Callable[[Place, Iterable[bytes]], AbstractContextManager[Callable[[], int]]]
+"""Holds the payloads before a run begins; gives what counts those that are not acknowledged yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,8 @@ class Peer:
     """One way to run one product.
 
     name: in tables. workloads: the names of those it takes part in. command: of its process. versions: of what it is
-    made of; raises Missing when it cannot run here. settings: what a reader must know to judge it.
+    made of; raises Missing when it cannot run here. settings: what a reader must know to judge it. most: tasks that a
+    slow one is given, so that a run ends; None: as many as the others. queue: where its tasks wait, if not in Kafka.
     """
 
     name: str
@@ -28,6 +33,12 @@ class Peer:
     command: Callable[[Place], list[str]]
     versions: Callable[[], str]
     settings: str
+    most: int | None = None
+    queue: Queue | None = None
+
+    def tasks(self, wanted: int) -> int:
+        """How many of a workload's tasks it is given."""
+        return wanted if self.most is None else min(wanted, self.most)
 
 
 class Missing(Exception):

@@ -19,7 +19,7 @@ from benchmarks.tree import Memory, Tree
 from kit.leash import leashed
 
 ROOT = Path(__file__).parents[1]
-PATH = [ROOT, Path(__file__).parent / "plugin"]
+PATH = [ROOT, ROOT / "tests", Path(__file__).parent / "plugin"]
 PAUSE = 0.01  # seconds between looks at the effect; they take 0.1 ms each
 MEMORY_EVERY = 0.25  # seconds; reading PSS walks the page tables of a process, which stops it for a moment
 STALLED = 60.0  # seconds without a task done after which a run is over
@@ -101,13 +101,21 @@ class Run:
 
     def stop(self) -> None:
         """SIGTERM. Raises Failed when it does not end in time with 0."""
+        self.leave()
+        self.ended()
+
+    def leave(self) -> None:
+        """SIGTERM, once; `ended` waits for what comes of it."""
         self.process.send_signal(signal.SIGTERM)
+
+    def ended(self, within: float = STOP) -> None:
+        """Wait for its end. Raises Failed when it does not end within so many seconds, and with 0."""
         try:
-            code = self.process.wait(STOP)
+            code = self.process.wait(within)
         except subprocess.TimeoutExpired:
-            raise Failed(f"did not end within {STOP:g} s of SIGTERM: {self.tail()}") from None
+            raise Failed(f"did not end within {within:g} s: {self.tail()}") from None
         if code != 0:
-            raise Failed(f"ended with {code} after SIGTERM: {self.tail()}")
+            raise Failed(f"ended with {code} when it should with 0: {self.tail()}")
 
     def kill(self) -> None:
         """SIGKILL (-9) to all of it, and wait until it is gone."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from statistics import median
 
-from benchmarks.measure import Bench, Measurement
+from benchmarks.measure import Bench
 from benchmarks.peer import Peer
+from benchmarks.trial import Measurement
 from benchmarks.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One peer in one workload: all its measurements."""
+    """One peer, by its name, in one workload: all its measurements."""
 
-    peer: Peer
+    peer: str
     workload: Workload
     measured: tuple[Measurement, ...]
 
@@ -39,7 +41,7 @@ class Row:
 
 
 def measured(
-    bench: Bench, workload: Workload, peers: Iterable[Peer], runs: int, say: Callable[[str], None]
+    bench: Bench, workload: Workload, peers: Iterable[Peer], runs: int, tell: Callable[[Measurement], None]
 ) -> list[Row]:
     """Measure each peer `runs` times, interleaved; each round begins with another peer."""
     taking_part = [peer for peer in peers if workload.name in peer.workloads and bench.tasks(workload)]
@@ -47,18 +49,22 @@ def measured(
 
     if not taking_part:
         return []
-    with bench.topics(workload) as topic_of_run:
-        for number in range(runs):
+    sized = {tasks: replace(workload, tasks=tasks) for tasks in {peer.tasks(workload.tasks) for peer in taking_part}}
+    with ExitStack() as stack:
+        topics = {tasks: stack.enter_context(bench.topics(given)) for tasks, given in sized.items()}
+        for number in range(1 if workload.once else runs):
             start = number % len(taking_part)
             for peer in taking_part[start:] + taking_part[:start]:
-                with topic_of_run() as topic:
-                    measurement = bench.measure(peer, workload, topic)
+                tasks = peer.tasks(workload.tasks)
+                with topics[tasks]() as topic:
+                    measurement = bench.measure(peer, sized[tasks], topic)
                 found[peer.name].append(measurement)
-                say(_told(measurement))
-    return [Row(peer, workload, tuple(found[peer.name])) for peer in taking_part]
+                tell(measurement)
+    return [Row(peer.name, workload, tuple(found[peer.name])) for peer in taking_part]
 
 
-def _told(measurement: Measurement) -> str:
+def described(measurement: Measurement) -> str:
+    """One measurement as a line."""
     figures = ", ".join(f"{name} {value:,.4g}" for name, value in measurement.figures.items())
     faults = "".join(f"; INVALID: {fault}" for fault in measurement.faults)
     return f"{measurement.workload}  {measurement.peer}: {figures}{faults}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # not in its stub's exports
 
 from benchmarks.workload import KEYS, Workload
@@ -13,13 +13,20 @@ from kit.waiting import wait_for
 
 TIMEOUT = 120.0
 
-PRODUCER: dict[str, str | int | float | bool] = {"acks": "all", "linger.ms": 5, "queue.buffering.max.messages": 500_000}
+LARGEST = 2 << 20  # bytes of a record
+
+PRODUCER: dict[str, str | int | float | bool] = {
+    "acks": "all",
+    "linger.ms": 5,
+    "queue.buffering.max.messages": 500_000,
+    "message.max.bytes": LARGEST,
+}
 
 
 def create(bootstrap: str, workload: Workload) -> str:
     """A new topic for a workload, empty, all its partitions at work; returns its name."""
     name = f"bench-{workload.name.lower()}-{uuid.uuid4().hex[:8]}"
-    create_topic(bootstrap, name, workload.partitions)
+    create_topic(bootstrap, name, workload.partitions, {"max.message.bytes": f"{LARGEST}"})
 
     def answers() -> bool:
         try:
@@ -37,18 +44,32 @@ def fill(bootstrap: str, topic: str, workload: Workload, tasks: int) -> None:
     for n in range(tasks):
         send(producer, topic, workload, n)
     assert producer.flush(TIMEOUT) == 0, f"{topic}: not everything was acknowledged within {TIMEOUT:g} s"
-    held = sum(_ends(bootstrap, topic, workload.partitions).values())
+    held = count(bootstrap, topic, workload.partitions)
     assert held == tasks, f"{topic} holds {held} of {tasks} tasks"
 
 
 def send(producer: Producer, topic: str, workload: Workload, n: int) -> None:
     """Hand task `n` to a producer: round the partitions, its key always in the same one."""
+    headers: list[tuple[str, str | bytes | None]] = [("task", workload.named(n))] if workload.named else []
     while True:
         try:
-            producer.produce(topic, workload.payload(n), f"{n % KEYS}", n % workload.partitions)
+            producer.produce(topic, workload.payload(n), f"{n % KEYS}", n % workload.partitions, headers=headers)
             return
         except BufferError:
             producer.poll(0.1)
+
+
+def count(bootstrap: str, topic: str, partitions: int) -> int:
+    """Records that the topic holds; nothing here is ever deleted from one, and none of it is in a transaction."""
+    return sum(_ends(bootstrap, topic, partitions).values())
+
+
+def members(bootstrap: str, group: str) -> int:
+    """Members of a group that all have partitions; 0 while it is between two generations."""
+    client = _admin(bootstrap)
+    found = client.describe_consumer_groups([group], request_timeout=TIMEOUT)[group].result(TIMEOUT)
+    assigned = [len(member.assignment.topic_partitions) for member in found.members]
+    return len(assigned) if assigned and all(assigned) and found.state == ConsumerGroupState.STABLE else 0
 
 
 def lag(bootstrap: str, group: str, topic: str, partitions: int) -> int:

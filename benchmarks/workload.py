@@ -1,10 +1,9 @@
-"""The workloads: what is published, what each task costs, and how fast perfect slots would be."""
+"""A workload: what is published, what each task costs, and how fast perfect slots would be; plan.py has them all."""
 
 from __future__ import annotations
 
 import heapq
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +13,21 @@ KEYS = 4096
 PAYLOAD = 200
 """Bytes of a record's value."""
 
-Kind = Literal["drain", "paced", "idle", "kill"]
+Kind = Literal[
+    "drain",
+    "paced",
+    "idle",
+    "kill",
+    "mixed",
+    "powers",
+    "scale",
+    "rebalance",
+    "publish",
+    "delays",
+    "bomb",
+    "slope",
+    "told",
+]
 Cost = Callable[[int], float]
 
 
@@ -22,10 +35,11 @@ Cost = Callable[[int], float]
 class Workload:
     """One row of the plan.
 
-    kind: what is measured: draining a full topic; latency of tasks that are published one by one; an idle worker; what
-    is lost and repeated by a kill -9. tasks: how many in the full run; few: in the smoke run; 0 is not in it.
-    cost: ms of each task, by its number. servers: what runs tasks at once in the ideal, "slots" or "processes"; None:
-    there is no ideal.
+    kind: what is measured, a name in measure.KINDS. tasks: how many in the full run; few: in the smoke run; 0 is not in
+    it. cost: ms of each task, by its number. servers: what runs tasks at once in the ideal, "slots" or "processes";
+    None: there is no ideal. size: bytes of a record's value. named: the task of kworker that a record names; None: it
+    names none. workers: processes of the peer. full: whether the topic holds the tasks before the peer starts.
+    once: it takes so long that it is not repeated in a run.
     """
 
     name: str
@@ -39,11 +53,16 @@ class Workload:
     processes: int = 2
     partitions: int = 8
     servers: Literal["slots", "processes"] | None = None
+    size: int = PAYLOAD
+    named: Callable[[int], str] | None = None
+    workers: int = 1
+    full: bool = True
+    once: bool = False
 
     def payload(self, n: int) -> bytes:
         """The value of the record of task `n`."""
         head = f'{{"n":{n},"ms":{self.cost(n):g},"pad":"'
-        return f'{head}{"x" * (PAYLOAD - len(head) - 2)}"}}'.encode()
+        return f'{head}{"x" * (self.size - len(head) - 2)}"}}'.encode()
 
     def ideal(self, tasks: int, first: int) -> float | None:
         """Seconds between the end of task number `first` to end and that of the last, if slots cost nothing at all.
@@ -59,40 +78,3 @@ class Workload:
             heapq.heapreplace(free, end)
         ends.sort()
         return ends[-1] - ends[first - 1]
-
-
-def _one_percent_slow(n: int) -> float:
-    """5 ms; one of a hundred, at a random but fixed place among them, 1 s."""
-    return 1000 if n % 100 == random.Random(n // 100).randrange(100) else 5
-
-
-def one_slow(n: int) -> float:
-    """Task 10,000 takes 10 s, the others nothing; so none does in the smoke run."""
-    return 10_000 if n == 10_000 else 0
-
-
-WORKLOADS: tuple[Workload, ...] = (
-    Workload("W1", "no-op tasks", "drain", 1_000_000, 5_000),
-    Workload("W2-64", "sleep 10 ms, 64 slots", "drain", 30_000, 1_000, cost=lambda n: 10, servers="slots"),
-    Workload("W2-256", "sleep 10 ms, 256 slots", "drain", 100_000, 0, cost=lambda n: 10, slots=256, servers="slots"),
-    Workload("W3", "2 ms of CPU, 2 processes", "drain", 5_000, 200, body="burn", cost=lambda n: 2, servers="processes"),
-    Workload(
-        "W4",
-        "1 % sleep 1 s, the others 5 ms; 64 slots",
-        "drain",
-        20_000,
-        0,
-        cost=_one_percent_slow,
-        servers="slots",
-    ),
-    Workload("W5", "latency at 200 tasks a second", "paced", 4_000, 100, body="timed"),
-    Workload("W10", "idle, 256 partitions", "idle", 1, 1, body="timed", partitions=256),
-    Workload("W1-kill", "kill -9 when half of W1 is done, one task slow", "kill", 3_000_000, 5_000, cost=one_slow),
-)
-
-
-def chosen(names: list[str]) -> Iterator[Workload]:
-    """Those with these names, all if there are none; `W2` is every W2."""
-    for workload in WORKLOADS:
-        if not names or workload.name in names or workload.name.split("-")[0] in names:
-            yield workload

@@ -14,7 +14,9 @@ CHUNK = 16  # tasks to a child at once; one by one, pipes would cost more than t
 PEERS = (
     Peer(
         name="hand-written pool",
-        workloads=frozenset({"W1", "W2-64", "W2-256", "W3", "W4", "W5", "W10", "W1-kill"}),
+        workloads=frozenset(
+            {"W1", "W2-64", "W2-256", "W3", "W4", "W5", "W10", "W1-kill", "W9-1", "W9-2", "W9-4", "W11", "W2-kill"}
+        ),
         command=module(__name__),
         versions=of_distributions("confluent-kafka"),
         settings=f"consume({BATCH}, {TIMEOUT}) to a ThreadPoolExecutor of as many threads as slots (W3: a "

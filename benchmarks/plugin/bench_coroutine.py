@@ -15,3 +15,10 @@ async def sleep(n: int, ms: float, pad: str) -> None:
     if ms:
         await asyncio.sleep(ms / 1000)
     bodies.MARKS[n] += 1
+
+
+@task("bench.noted.coroutine")
+async def noted(n: int, ms: float, pad: str) -> None:
+    """bodies.noted in asyncio."""
+    await asyncio.sleep(ms / 1000)
+    bodies.timed(n, ms, pad)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from benchmarks import bodies
 
 from kworker import task
@@ -15,5 +17,6 @@ def sleep(n: int, ms: float, pad: str) -> None:
 
 @task("bench.burn.process", executor="process")
 def burn(n: int, ms: float, pad: str) -> None:
-    """See bodies.burn."""
+    """See bodies.burn; it says when it was done."""
     bodies.burn(n, ms, pad)
+    bodies.EFFECT.note(n, time.monotonic_ns())

@@ -41,6 +41,16 @@ DASHBOARD = Dashboard(
                     stacked=True,
                 ),
                 Panel(
+                    "Due, not handed over, by group",
+                    [Query(f"sum by (group) (kworker_backlog_due_tasks{{{BY_JOB}}})", "{{group}}")],
+                    help="As `kworker backlog` counts, also with no worker.",
+                ),
+                Panel(
+                    "Not due yet, by topic",
+                    [Query(f"max by (topic) (kworker_backlog_delayed_tasks{{{BY_JOB}}})", "{{topic}}")],
+                    help="As `kworker backlog` counts, also with no worker.",
+                ),
+                Panel(
                     "Waits that ended", [Query(rate("kworker_delayed_ended_total", by="outcome"), "{{outcome}}")], "ops"
                 ),
                 Panel("Late by", quantiles("kworker_delay_lateness_seconds"), "s"),
@@ -84,6 +94,12 @@ DASHBOARD = Dashboard(
                     "s",
                     "By how much the schedule is late that is due for longest and did not fire.",
                     (60, 300),
+                ),
+                stat(
+                    "Wait for a newer worker",
+                    f"sum(kworker_schedules_unreadable{{{BY_JOB}}})",
+                    help="Schedules that only a newer version can read. They fire when one holds them.",
+                    limits=(1,),
                 ),
                 stat(
                     "1 of 100 is late by", quantiles("kworker_schedule_lateness_seconds")[2].expr, "s", limits=(10, 60)

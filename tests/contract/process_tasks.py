@@ -106,9 +106,18 @@ def segfault() -> None:
 
 
 def hang_in_c() -> None:
-    """Holds the GIL in C code, where no signal reaches Python."""
-    pattern = "a" * 40 + "b"
-    __import__("re").match(r"(a+)+$", pattern)
+    """Holds the GIL in C code, where no signal reaches Python: it locks twice what can be locked once."""
+    lock = ctypes.create_string_buffer(128)
+    ctypes.PyDLL(None).pthread_mutex_lock(lock)
+    ctypes.PyDLL(None).pthread_mutex_lock(lock)
+
+
+def hang_noted(folder: str) -> None:
+    """Hangs in C code after it has noted its process and when that was."""
+    part = Path(folder, "hang.part")
+    part.write_text(f"{os.getpid()} {time.monotonic()}")
+    part.rename(Path(folder, "hang"))
+    hang_in_c()
 
 
 def hang_deaf() -> None:
@@ -291,6 +300,7 @@ WILD = (
     die,
     segfault,
     hang_in_c,
+    hang_noted,
     hang_deaf,
     hang_with_family,
     eat,

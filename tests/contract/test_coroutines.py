@@ -186,6 +186,40 @@ def test_a_task_that_cancels_all_others_costs_no_slot_and_no_report(bench: Bench
     wait_for(lambda: len(executor._free) == 4, DEADLINE, "all slots to be free")
 
 
+def test_who_awaits_nothing_shares_a_task_and_finds_nothing_of_the_one_before(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coroutines, "_STRETCH", DEADLINE)
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable")
+    found = []
+    tasks = set()
+
+    async def plain(n: int) -> None:
+        tasks.add(asyncio.current_task())
+
+    async def leave(n: int) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        found.append((variable.get(None), task.cancelling()))
+        if n % 3 == 0:
+            variable.set(n)
+        elif n % 3 == 1:
+            task.cancel()
+        elif n % 2:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.001):  # it is this task that is cancelled, and nothing else
+                    await asyncio.sleep(DEADLINE)
+
+    executor = bench.executor(4, plain, leave)
+    assert bench.outcomes(executor, [entry_of("plain", b'{"n": 1}')] * 60) == [Success()] * 60
+    assert len(tasks) < 60
+    names = ["plain" if n % 5 == 4 else "leave" for n in range(60)]
+    entries = [entry_of(name, b'{"n": %d}' % n) for n, name in enumerate(names)]
+    assert bench.outcomes(executor, entries) == [Success()] * 60
+    assert set(found) == {(None, 0)}
+    wait_for(lambda: len(executor._free) == 4, DEADLINE, "all slots to be free")
+
+
 def test_a_cancellation_that_comes_before_the_first_step_is_not_lost(bench: Bench) -> None:
     place = partition()
     cancelled = threading.Event()
@@ -194,9 +228,11 @@ def test_a_cancellation_that_comes_before_the_first_step_is_not_lost(bench: Benc
         assert cancelled.wait(DEADLINE)  # blocks the loop: the second one is made, and has not begun
 
     async def second(n: int) -> None:
-        await asyncio.sleep(DEADLINE)
+        await asyncio.sleep(n * DEADLINE)
 
     executor = bench.executor(2, first, second)
+    # What awaits is started together; else the second one would not be made before the first has ended.
+    assert bench.outcomes(executor, [entry_of("second", b'{"n": 0}')]) == [Success()]
     entries = [entry_of("first"), entry_of("second", b'{"n": 1}', of=place)]
     executor.submit(entries)
     wait_for(lambda: len(executor.running()) == 2, DEADLINE, "both")

@@ -221,6 +221,52 @@ def test_fault_10_a_task_that_hangs_is_gone_and_its_neighbours_never_notice(make
         assert "in spin" in outcomes[0].error.stack
 
 
+def hang(bench: Bench, folder: Path) -> tuple[float, float]:
+    """Seconds from the deadline of a task that hangs in C code to the end of its process; and from there to two slots.
+
+    The task itself notes when it began, and the clock is the same for all processes.
+    """
+    folder.mkdir()
+    begun = [folder / f"{name}.began" for name in "ab"]
+    hung = entry_of("hang_noted.short", json.dumps({"folder": str(folder)}).encode())
+    others = [entry_of("nothing", b"{}") for _ in range(100)]
+    bench.executor.submit([hung, *others])
+    wait_for((folder / "hang").exists, DEADLINE, "it to begin")
+    pid, began = (folder / "hang").read_text().split()
+    wait_for(lambda: not alive(int(pid)), DEADLINE, "the end of its process")
+    gone = time.monotonic()
+    both = [entry_of("wait", json.dumps({"folder": str(folder), "name": name}).encode()) for name in "ab"]
+    bench.executor.submit(both)
+    wait_for(lambda: all(file.exists() for file in begun), DEADLINE, "a task in each slot")
+    serves = time.monotonic()
+    (folder / "all.end").touch()
+    assert isinstance(bench.wait([hung])[0], TimedOut)
+    assert bench.wait([*others, *both]) == [SUCCESS] * 100 + [Success("a"), Success("b")]
+    ended = {id(report[0]): report[4] for report in bench.reports}
+    assert max(ended[id(entry)] for entry in others) < float(began) + SHORT, "a neighbour waited for it"
+    return gone - float(began) - SHORT, serves - gone
+
+
+def test_fault_10_what_hangs_in_c_code_is_gone_half_a_second_after_its_deadline_and_its_slot_serves(
+    make: MakeBench, tmp_path: Path
+) -> None:
+    """And its slot serves again within a second.
+
+    One of three trials must hold: a machine that others use may take the processor away for so long at any moment. What
+    is too slow by itself fails all three.
+    """
+    bench = make()
+    bench.outcomes([entry_of("nothing", b"{}") for _ in range(200)])
+    found = []
+    for trial in range(3):
+        found.append(hang(bench, tmp_path / f"{trial}"))
+        if found[-1][0] <= 0.5 and found[-1][1] <= 1.0:
+            break
+    print(found)
+    assert found[-1][0] <= 0.5
+    assert found[-1][1] <= 1.0
+
+
 def test_small_tasks_behind_one_that_hangs_go_to_another_child(make: MakeBench, tmp_path: Path) -> None:
     bench = make(2)
     bench.outcomes([entry_of("nothing", b"{}") for _ in range(200)])
@@ -235,7 +281,7 @@ def test_small_tasks_behind_one_that_hangs_go_to_another_child(make: MakeBench, 
 
 
 def test_bad_input_32_a_killed_child_takes_its_process_group_along(make: MakeBench, tmp_path: Path) -> None:
-    outcome = make().run("hang_with_family.short", folder=str(tmp_path))
+    outcome = make().run("hang_with_family.half", folder=str(tmp_path))
     assert isinstance(outcome, TimedOut)
     family = int((tmp_path / "family").read_text())
     wait_for(lambda: not alive(family), DEADLINE, "the end of what the task had started")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -20,16 +21,15 @@ from kworker.schedules.misfire import Policy
 from kworker.schedules.schedule import Schedule
 from kworker.schedules.trigger import Cron, Every
 
-CHART = Path(__file__).parents[2] / "deploy" / "helm" / "kworker"
+CHART = charttools.CHART
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
-VERSION = "--kube-version=1.33.0"
 
 pytestmark = pytest.mark.timeout(1200)  # the tools are built once
 
 
 def template(*arguments: str | Path, values: str = "") -> str:
     """What the chart makes; `values` are YAML over those of the arguments."""
-    answer = charttools.run("helm", "template", "r", CHART, VERSION, *arguments, "-f", "-", given=values or "{}")
+    answer = charttools.template(*arguments, values=values)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
 
@@ -137,7 +137,10 @@ def test_scaling_from_none_asks_the_exporter_for_the_group() -> None:
     assert trigger["metadata"]["valueLocation"] == 'groups.#(group=="webhooks").unfinished'
     assert "replicas" not in made["Deployment", "r-kworker-webhooks"]["spec"]
     arguments = made["Deployment", "r-kworker-backlog"]["spec"]["template"]["spec"]["containers"][0]["args"]
-    assert "--group=webhooks=webhooks" in arguments  # a regular expression names no topic to look at before
+    assert "--group=webhooks=webhooks,^webhooks[.].+" in arguments
+    assert {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}} in made["Deployment", "r-kworker-backlog"]["spec"][
+        "template"
+    ]["spec"]["volumes"]  # where what waits in the delay log is kept
     assert "--group=orders=orders" in arguments
 
 
@@ -263,6 +266,14 @@ def test_pods_spread_and_are_asked_by_our_endpoints() -> None:
     assert paths == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
 
 
+def test_a_pool_says_how_patient_its_probes_are() -> None:
+    made = objects(template(values="workers: {x: {probes: {startup: {failureThreshold: 300}}}}"))
+    container = made["Deployment", "r-kworker-x"]["spec"]["template"]["spec"]["containers"][0]
+    asked = {"httpGet": {"path": "/livez", "port": "admin"}, "periodSeconds": 2, "timeoutSeconds": 5}
+    assert container["startupProbe"] == asked | {"failureThreshold": 300}
+    assert container["livenessProbe"]["failureThreshold"] == 3
+
+
 def test_what_is_scraped_are_the_pods_of_the_release() -> None:
     made = example("pools")
     monitor = made["PodMonitor", "r-kworker"]["spec"]
@@ -271,6 +282,18 @@ def test_what_is_scraped_are_the_pods_of_the_release() -> None:
         assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
         ports = [port["name"] for port in pod["spec"]["containers"][0]["ports"]]
         assert monitor["podMetricsEndpoints"][0]["port"] in ports
+
+
+def test_what_is_for_the_monitoring_has_labels_and_annotations_of_its_own() -> None:
+    own = "{enabled: true, labels: {release: prom}, annotations: {a: own}}"
+    monitoring = f"{{podMonitor: {own}, rules: {own}, dashboards: {own}}}"
+    made = objects(
+        template(values=f"{{annotations: {{a: all, b: all}}, labels: {{team: t}}, monitoring: {monitoring}}}")
+    )
+    for place in (("PodMonitor", "r-kworker"), ("PrometheusRule", "r-kworker"), ("ConfigMap", "r-kworker-dashboards")):
+        metadata = made[place]["metadata"]
+        assert metadata["annotations"] == {"a": "own", "b": "all"}
+        assert {"team": "t", "release": "prom"}.items() <= metadata["labels"].items()
 
 
 def test_configuration_that_exists_is_used_instead_of_ours() -> None:
@@ -350,25 +373,6 @@ def test_the_command_of_the_hook_is_one() -> None:
         assert (parsed.params["partitions"], parsed.params["replication"]) == (24, 3)
 
 
-def test_the_notes_tell_the_next_three_commands(tmp_path: Path) -> None:
-    chart = tmp_path / "kworker"  # without a cluster helm shows no notes, so here they are part of an object
-    shutil.copytree(CHART, chart)
-    text = (chart / "templates" / "NOTES.txt").read_text()
-    (chart / "templates" / "_notes.tpl").write_text(f'{{{{- define "notes" -}}}}{text}{{{{- end -}}}}')
-    (chart / "templates" / "notes.yaml").write_text('notes: {{ include "notes" . | toJson }}')
-    arguments = ("-n", "work", "-f", CHART / "examples" / "pools.yaml", "--show-only", "templates/notes.yaml")
-    answer = charttools.run("helm", "template", "r", chart, VERSION, *arguments)
-    assert answer.returncode == 0, answer.stderr
-    notes = yaml.safe_load(answer.stdout)["notes"]
-    commands = [line.strip() for line in notes.splitlines() if line.strip().startswith("kubectl")]
-    assert [command.startswith("kubectl -n work ") for command in commands] == [True] * 3
-    assert [command.rsplit(maxsplit=1)[-1] for command in commands] == [
-        "deployment/r-kworker-images",
-        "check",
-        "lag",
-    ]
-
-
 def test_the_readme_is_what_helm_docs_makes_of_the_values(tmp_path: Path) -> None:
     chart = tmp_path / "kworker"
     shutil.copytree(CHART, chart)
@@ -379,22 +383,16 @@ def test_the_readme_is_what_helm_docs_makes_of_the_values(tmp_path: Path) -> Non
     )
 
 
-def test_alerts_fire_when_they_should_and_not_when_they_should_not(tmp_path: Path) -> None:
-    shutil.copy(CHART / "files" / "alerts.yaml", tmp_path)
-    shutil.copy(Path(__file__).parent / "chart" / "alerts_test.yaml", tmp_path)
-    for arguments in (("check", "rules", "alerts.yaml"), ("test", "rules", "alerts_test.yaml")):
-        answer = charttools.run("promtool", *arguments[:2], tmp_path / arguments[2])
-        assert answer.returncode == 0, answer.stdout + answer.stderr
-
-
-def test_every_alert_has_a_test_of_its_own_a_page_and_a_link_to_it() -> None:
-    rules = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"][0]["rules"]
-    tests = yaml.safe_load((Path(__file__).parent / "chart" / "alerts_test.yaml").read_text())["tests"]
-    tested = {case["alertname"] for one in tests for case in one["alert_rule_test"]}
-    pages = (CHART.parents[2] / "docs" / "runbook.md").read_text()
-    made = example("pools")["PrometheusRule", "r-kworker"]["spec"]["groups"][0]["rules"]
-    for rule, rendered in zip(rules, made, strict=True):
-        assert rule["alert"] in tested
-        assert f"## {rule['alert']}\n" in pages
-        link = rendered["annotations"]["runbook_url"]
-        assert link == f"https://wiki.example.org/kworker#{rule['alert'].lower()}"
+def test_the_values_of_the_guide_are_what_kubernetes_and_its_operators_take(tmp_path: Path) -> None:
+    page = (charttools.ROOT / "docs" / "how-to" / "deploy.md").read_text("utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    assert len(blocks) == 2  # the second goes over the first
+    for number, block in enumerate(blocks):
+        (tmp_path / f"{number}.yaml").write_text(block)
+    made = template("-f", tmp_path / "0.yaml", "-f", tmp_path / "1.yaml")
+    places = [part for place in charttools.schemas() for part in ("-schema-location", place)]
+    answer = charttools.run("kubeconform", "-strict", *places, given=made)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    rules = objects(made)["PrometheusRule", "r-kworker"]["spec"]["groups"][0]["rules"]
+    assert "KworkerSlotsHeld" not in {rule["alert"] for rule in rules}
+    assert {rule["labels"]["team"] for rule in rules} == {"billing"}

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from kit import charttools
-
-CHART = Path(__file__).parents[2] / "deploy" / "helm" / "kworker"
-VERSION = "--kube-version=1.33.0"
 
 pytestmark = pytest.mark.timeout(1200)  # the tools are built once
 
@@ -32,6 +27,15 @@ WRONG = {
     "kafka: {secretProperties: {sasl.password: hunter2}}": "sasl.password",
     "backlog: {interval: often}": "interval",
     "monitoring: {rules: {enable: true}}": "enable",
+    "monitoring: {rules: {alerts: {KworkerBacklogGrow: {}}}}": "KworkerBacklogGrow",
+    "monitoring: {rules: {alerts: {KworkerBacklogGrows: {threshold: many}}}}": "threshold",
+    "monitoring: {rules: {alerts: {KworkerBacklogGrows: {threshold: -1}}}}": "threshold",
+    "monitoring: {rules: {alerts: {KworkerBacklogGrows: {for: 30}}}}": "for",
+    "monitoring: {rules: {alerts: {KworkerBacklogGrows: {for: soon}}}}": "for",
+    "monitoring: {rules: {alerts: {KworkerBacklogGrows: {severity: ''}}}}": "severity",
+    "monitoring: {rules: {alerts: {KworkerSlotsHeld: {threshold: 1}}}}": "threshold",
+    "workers: {x: {probes: {startup: {failureThreshold: 0}}}}": "failureThreshold",
+    "workers: {x: {probes: {start: {}}}}": "start",
     "{backlog: {enabled: false}, workers: {x: {scaling: {kind: keda}}}}": "set backlog.enabled",
     "workers: {x: {options: {drain-timeout: 1m}}}": "workers.x.drainTimeout",
     "workers: {x: {options: {admin_port: 1}}}": "the same for the whole release",
@@ -56,10 +60,9 @@ WRONG = {
     "defaults: {schedules: {a: {every: 5m, task: t}}}": "schedules",
     "topics: {create: true, partitions: 0}": "partitions",
     "topics: {crate: true}": "crate",
-    "workers: {x: {scaling: {kind: keda, min: 0}}}": "workers.x.scaling.min",
-    "workers: {x: {scaling: {kind: keda, min: 0}}, w: {replicas: 0}}": "workers.x.scaling.min",
-    "workers: {x: {scaling: {kind: keda, min: 0}}, w: {options: {timekeeper: false}}}": "workers.x.scaling.min",
-    "workers: {x: {scaling: {kind: keda, min: 0}}, w: {config: 'timekeeper = false'}}": "workers.x.scaling.min",
+    "workers: {x: {scaling: {kind: keda, min: 0}, options: {timekeeper: false}}}": "workers.x.scaling.min",
+    "workers: {x: {scaling: {kind: keda, min: 0}, config: 'timekeeper = false'}}": "workers.x.scaling.min",
+    "workers: {x: {scaling: {kind: keda, min: 0}, options: {timekeeper: false}}, w: {replicas: 0}}": "x.scaling.min",
     "workers: {backlog: {}}": "name the pool otherwise",
     "workers: {dashboards: {}}": "name the pool otherwise",
     "workers: {topics: {}}": "name the pool otherwise",
@@ -72,12 +75,14 @@ WRONG = {
     "{networkPolicy: {enabled: true}, monitoring: {podMonitor: {enabled: true}}}": "say where Prometheus is",
 }
 
-FROM_NONE = "x: {scaling: {kind: keda, min: 0}}"
+FROM_NONE = "x: {options: {timekeeper: false}, scaling: {kind: keda, min: 0}}"
 RIGHT = [
+    "workers: {x: {scaling: {kind: keda, min: 0}}}",
+    "workers: {x: {scaling: {kind: keda, min: 0}}, w: {options: {timekeeper: false}}}",
     f"workers: {{{FROM_NONE}, w: {{}}}}",
     f"workers: {{{FROM_NONE}, w: {{scaling: {{kind: hpa}}}}}}",
     f"workers: {{{FROM_NONE}, w: {{scaling: {{kind: keda, min: 1}}}}}}",
-    "workers: {x: {scaling: {kind: keda, min: 0, timekeeperElsewhere: true}}}",
+    "workers: {x: {options: {timekeeper: false}, scaling: {kind: keda, min: 0, timekeeperElsewhere: true}}}",
     "{workers: {x: {}}, backlog: {interval: 1h}}",
     "{networkPolicy: {enabled: true, from: [{podSelector: {}}]}, workers: {x: {scaling: {kind: keda}}}}",
 ]
@@ -85,13 +90,24 @@ RIGHT = [
 
 @pytest.mark.parametrize("values", WRONG)
 def test_wrong_values_are_refused_and_the_key_is_named(values: str) -> None:
-    answer = charttools.run("helm", "template", "r", CHART, VERSION, "-f", "-", given=values)
+    answer = charttools.template(values=values)
     assert answer.returncode != 0, answer.stdout
     assert WRONG[values] in answer.stderr
 
 
 @pytest.mark.parametrize("values", RIGHT)
 def test_values_beside_the_refused_ones_are_taken(values: str) -> None:
-    answer = charttools.run("helm", "template", "r", CHART, VERSION, "-f", "-", given=values)
+    answer = charttools.template(values=values)
     assert answer.returncode == 0, answer.stderr
     assert "kind: keda" not in values or "behavior: currentReplicasIfHigher" in answer.stdout
+
+
+def test_there_is_no_image_that_everybody_could_pull_so_one_must_be_named() -> None:
+    command = ("helm", "template", "r", charttools.CHART, "--kube-version=1.33.0", "-f", "-")
+    answer = charttools.run(*command, given="workers: {x: {}}")
+    assert answer.returncode != 0, answer.stdout
+    assert "image.repository: name the image that you built with your plugins" in answer.stderr
+    nothing = charttools.run(*command, given="{}")  # runs nothing: the notes say how to go on
+    assert nothing.returncode == 0, nothing.stderr
+    named = charttools.run(*command, given="{image: {repository: r.example.org/a, tag: '7'}, workers: {x: {}}}")
+    assert named.stdout.count("image: r.example.org/a:7") == 2

@@ -67,8 +67,18 @@ def test_it_runs_kworker_as_nobody_in_particular_and_says_what_it_is() -> None:
     assert FINAL[-1] == ("ENTRYPOINT", '["kworker"]')  # no shell before it: it is process 1
     assert stage_values(FINAL, "USER") == ["65532:65532"]
     (labels,) = stage_values(FINAL, "LABEL")
-    told = set(re.findall(r"org\.opencontainers\.image\.(\w+)=", labels))
-    assert told == {"title", "description", "licenses", "version", "revision"}
+    told = set(re.findall(r"org\.opencontainers\.image\.([\w.]+)=", labels))
+    assert told == {"title", "description", "licenses", "version", "revision", "base.name"}
+
+
+def test_both_stages_stand_on_one_base_that_can_be_pinned_and_a_release_does_so() -> None:
+    text = DOCKERFILE.read_text("utf-8")
+    bases = [step.value.split()[0] for stage in (BUILD, FINAL) for step in stage if step.instruction == "FROM"]
+    assert bases == ["python:${PYTHON}-slim${BASE_DIGEST}"] * 2
+    (version,) = re.findall(r"^ARG PYTHON=(.+)$", text, re.M)
+    release = (ROOT / ".github" / "workflows" / "release.yml").read_text("utf-8")
+    assert f"docker.io/library/python:{version}-slim " in release
+    assert "BASE_DIGEST=@${{ steps.base.outputs.digest }}" in release
 
 
 def test_what_is_fetched_is_checked_by_hash_and_all_else_is_done_offline() -> None:

@@ -136,7 +136,7 @@ def test_100000_delayed_tasks_through_four_kills_and_a_freeze(kafka: Kafka, tmp_
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(480)
 def test_a_million_delayed_tasks_are_taken_over_in_8_seconds_and_150_mib(kafka: Kafka, tmp_path: Path) -> None:
     count = 1_000_000
     with Delays(tmp_path, kafka.bootstrap, partitions=1) as delays:
@@ -147,7 +147,7 @@ def test_a_million_delayed_tasks_are_taken_over_in_8_seconds_and_150_mib(kafka: 
         idle.wait_ready()
         busy = os.getloadavg()[0] > (os.cpu_count() or 1)
         worker = delays.worker()
-        delays.wait_held(worker, timeout=60)
+        delays.wait_held(worker, timeout=240)  # on a full machine it takes what is left over
         (line,) = [line for line in worker.metrics().splitlines() if line.startswith("kworker_delay_takeover_seconds ")]
         seconds, memory = float(line.split()[1]), worker.resident("VmHWM") - idle.resident("VmHWM")
         worked = sum(psutil.Process(worker.pid).cpu_times()[:2]) - sum(psutil.Process(idle.pid).cpu_times()[:2])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -207,7 +209,7 @@ def test_fault_15_a_mixed_group_back_to_the_classic_protocol(kafka: Kafka, tmp_p
         backlog.fill()
         members = [trial.start(*of(CONSUMER)) for _ in range(3)]
         lost: dict[int, float] = {}
-        went_back: dict[int, int] = {}  # who lost partitions: their next owner goes back to the last commit, as after a kill
+        went_back: dict[int, int] = {}  # who lost partitions: the next owner goes on from the last commit
         everybody_works(trial, backlog, members)
         for n in range(3):
             backlog.fill()
@@ -227,19 +229,38 @@ def test_fault_15_a_mixed_group_back_to_the_classic_protocol(kafka: Kafka, tmp_p
         assert trial.ledger.disorder(trial.killed | went_back) == []
 
 
+def readiness(worker: WorkerProcess) -> list[int]:
+    """What /readyz answers, again and again, until the worker ends."""
+    found = []
+    try:
+        while worker.exit_code is None:
+            found.append(worker.get("/readyz")[0])
+    except (AssertionError, OSError, HTTPException):  # it ends, in the middle of an answer too
+        pass
+    return found
+
+
 @pytest.mark.timeout(180)
 @both
 def test_fault_16_one_static_id_twice(kafka: Kafka, tmp_path: Path, protocol: str) -> None:
-    """One of the two is told so by the broker and ends with 3; the other one does all the work."""
+    """One of the two is told so by the broker, is not ready any more and ends with 3; the other does all the work."""
     with Trial(tmp_path, kafka.bootstrap, 2) as trial:
         backlog = Backlog(trial, 1500)
         backlog.fill()
         first = trial.start(*of(protocol, "same"))
         everybody_works(trial, backlog, [first])
         before = trial.commits.now()
-        second = trial.start(*of(protocol, "same"))
-        fenced, other = (first, second) if protocol == CLASSIC else (second, first)
+        # Each is asked all the time, from before the second one comes to the end of who is fenced.
+        with ThreadPoolExecutor() as pool:
+            answers = pool.submit(readiness, first) if protocol == CLASSIC else None
+            second = trial.start(*of(protocol, "same"))
+            fenced, other = (first, second) if protocol == CLASSIC else (second, first)
+            found = (answers or pool.submit(readiness, fenced)).result(60)
         assert fenced.wait() == 3
+        print(f"{len(found)} answers, not ready in the last {len(found) - found.count(200)}")
+        assert found[-1:] == [503], "it ended while it was ready"
+        assert found == sorted(found), "it was ready again after it was not"
+        assert protocol == CLASSIC or 200 not in found
         assert "fatal: consumer" in fenced.logged()
         trial.expose(before, fenced)
         backlog.fill()

@@ -126,10 +126,10 @@ def secured(tmp_path: Path) -> Iterator[Secured]:
         yield secured
 
 
-def at_work(trial: Trial, backlog: Backlog, secured: Secured) -> WorkerProcess:
+def at_work(trial: Trial, backlog: Backlog, secured: Secured, *arguments: str) -> WorkerProcess:
     """A worker that works and commits."""
     backlog.fill()
-    worker = trial.start(*secured.arguments)
+    worker = trial.start(*secured.arguments, *arguments)
     trial.wait(lambda: trial.commits.last.held > 500, "commits")
     return worker
 
@@ -159,11 +159,30 @@ def test_fault_40_acl_taken_away(secured: Secured, tmp_path: Path, kind: Resourc
         before = trial.commits.now()
         secured.forbid(kind)
         cut_off(trial, worker, "uthorization failed")
-        if kind is ResourceType.TOPIC:
-            trial.wait(lambda: not worker.ready(), "no readiness")
+        trial.wait(lambda: not worker.ready(), "no readiness")
         trial.expose(before, worker)
         secured.allow(kind)
         recovers(trial, backlog, worker)
+
+
+def test_fault_40_with_kip_848_a_worker_without_its_group_ends(secured: Secured, tmp_path: Path) -> None:
+    """Its client calls that fatal: it ends with 3 and commits nothing. The next one waits until it may."""
+    with Trial(tmp_path, secured.broker.bootstrap, PARTITIONS) as trial:
+        backlog = Backlog(trial, 2000, trouble=True)
+        protocol = ("-X", "group.protocol=consumer")
+        worker = at_work(trial, backlog, secured, *protocol)
+        before = trial.commits.now()
+        secured.forbid(ResourceType.GROUP)
+        assert worker.wait(NOTICED) == 3
+        assert "uthorization failed" in worker.logged()
+        at_the_end = trial.commits.now()
+        trial.expose(before, worker)
+        after = trial.start(*secured.arguments, *protocol)
+        cut_off(trial, after, "uthorization failed")
+        assert not after.ready()
+        assert trial.commits.now().committed == at_the_end.committed
+        secured.allow(ResourceType.GROUP)
+        recovers(trial, backlog, after)
 
 
 def test_fault_40_password_changed(secured: Secured, tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ import pytest
 
 from faults.bad_records import new
 from faults.letters import last
+from faults.storm import Backlog, seeded
 from faults.tasks import PARTITIONS, Tasks, Watch, ids
 from faults.worker import Calls, StartWorker, wait_committed
 from kit import Kafka, produce, read_all, wait_for
 from kit.stage import metric, owned
+from kit.trial import Trial
 
 SESSION = 6.0
 """The session timeout that workers have by default."""
@@ -39,6 +41,36 @@ def test_fault_01_kill_9(kafka: Kafka, tasks: Tasks, start_worker: StartWorker) 
         wait_for(lambda: len(tasks.ended()) > done, 2 * (SESSION + 2), "the next one works")
         wait_committed(worker, count)
     tasks.check()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_fault_01_kill_9_at_20_points(kafka: Kafka, tmp_path: Path) -> None:
+    """Again and again, with keys: L, O, C; a second run only of what was in flight or uncommitted; and R.
+
+    R is the session and two seconds, the start of the new process too. On a machine that others use, two may be later.
+    """
+    chance = seeded()
+    with Trial(tmp_path, kafka.bootstrap, PARTITIONS) as trial:
+        backlog = Backlog(trial, 1000)
+        killed, recovered = 0, list[float]()
+        for point in (chance.randrange(1, 400) for _ in range(20)):
+            backlog.fill()
+            worker = trial.start("--concurrency", "8", "--order", "key", "--commit-interval", "200ms")
+            done = len(trial.ledger.done)
+            trial.wait(lambda done=done: len(trial.ledger.done) > done, "the next one works")  # type: ignore[misc]  # its default
+            if killed:
+                ended = [run.end for run in trial.ledger.runs if run.pid == worker.pid and run.outcome == "done"]
+                first = min(end for end in ended if end is not None)
+                recovered.append((first - killed) / 1e9)
+            trial.wait_over(len(trial.ledger.over) + point)
+            trial.kill(worker)
+            killed = trial.killed[worker.pid]
+        trial.start("--concurrency", "8", "--order", "key")
+        trial.finish()
+        print(f"seconds to the first success: {[round(seconds, 1) for seconds in recovered]}")
+        assert sum(seconds > SESSION + 2 for seconds in recovered) <= 2
+        assert trial.ledger.disorder(trial.killed) == []
 
 
 def test_fault_03_sigterm_idle(kafka: Kafka, tasks: Tasks, start_worker: StartWorker) -> None:

@@ -11,13 +11,14 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from confluent_kafka import Consumer
 
 from kit import Kafka, wait_for
 from kit.stage import Stage
+from kworker import Client
 
 
 @pytest.fixture
@@ -40,6 +41,13 @@ class Exporter:
                 env=os.environ | {"KWORKER_LOG_LEVEL": "info"},
             )
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
     def get(self, path: str) -> str:
         url = wait_for(lambda: re.search(r"metrics=(http://\S+)/metrics", self._log.read_text()), 20, "its address")
         assert url is not None
@@ -59,10 +67,8 @@ class Exporter:
 @pytest.fixture
 def exporter(stage: Stage, request: pytest.FixtureRequest) -> Iterator[Exporter]:
     stage.topic(2, name=f"{stage.group}-in")
-    exporter = Exporter(stage, "--group", f"{stage.group}={stage.group}-in")
-    yield exporter
-    exporter.process.kill()
-    exporter.process.wait()
+    with Exporter(stage, "--group", f"{stage.group}={stage.group}-in") as exporter:
+        yield exporter
 
 
 def test_it_tells_what_is_left_before_while_and_after_a_worker_runs(stage: Stage, exporter: Exporter) -> None:
@@ -91,11 +97,58 @@ def test_it_tells_what_is_left_before_while_and_after_a_worker_runs(stage: Stage
     assert exporter.process.wait(10) == 0
 
 
+def test_what_is_due_wakes_a_group_that_has_no_worker_also_of_topics_that_appear_later(stage: Stage) -> None:
+    group, namespace = stage.group, f"space-{stage.group}"
+    first, second = f"{group}-in-a", f"{group}-in-b"
+    exporter = Exporter(stage, "--namespace", namespace, "--group", f"{group}=^{group}-in-[a-z]{{1,2}}$")
+
+    def told(name: str = "unfinished") -> object:
+        return exporter.group(group).get(name)
+
+    def rows() -> dict[str, tuple[int, int, int]]:
+        return {
+            row["topic"]: (row["unfinished"], row["due"], row["delayed"]) for row in exporter.group(group)["topics"]
+        }
+
+    with exporter, Client(stage.bootstrap, topic=first, namespace=namespace) as client:
+        wait_for(lambda: told() == 0, 20, "a reading")
+        for id in ("a", "b"):
+            client.publish("probe.note", {"n": 1}, id=id, delay="1h")
+        client.publish("probe.note", {"n": 2}, topic=f"{namespace}.retry.other", delay="1ms")
+        wait_for(lambda: rows() == {first: (0, 0, 2)}, 20, "what is delayed is told, and is no backlog")
+        assert 3500 < exporter.group(group)["topics"][0]["next_due"] <= 3600
+        assert exporter.group(group)["oldest"] is None
+        client.publish("probe.note", {"n": 1}, id="a", delay="1ms")
+        wait_for(lambda: rows() == {first: (1, 1, 1)}, 20, "what is due is backlog, though its topic is not there")
+        labels = f'group="{group}",topic="{first}"'
+        wait_for(lambda: exporter.metric("kworker_backlog_tasks") == {labels: 1.0}, 10, "the metrics")
+        assert exporter.metric("kworker_backlog_due_tasks") == {labels: 1.0}
+        assert exporter.metric("kworker_backlog_delayed_tasks") == {labels: 1.0}
+        oldest = exporter.metric("kworker_backlog_oldest_seconds")[labels]
+        wait_for(lambda: exporter.metric("kworker_backlog_oldest_seconds")[labels] > oldest, 10, "it grows older")
+        assert told("drain") is None
+        stage.topic(name=first)
+        stage.topic(name=f"{first}.dlq")
+        stage.publish(first, "note", range(10, 15))
+        stage.publish(f"{first}.dlq", "note", [99])
+        wait_for(lambda: rows() == {first: (6, 1, 1)}, 20, "the topic that was made later")
+        worker = stage.start("--namespace", namespace, topics=[f"^{group}-in-[a-z]{{1,2}}$"])
+        wait_for(lambda: rows() == {first: (0, 0, 1)}, 40, "the worker handed over and ran what was due")
+        assert told("drain") == 0
+        stage.wait_noted("ran", [1, *range(10, 15)], worker)
+        worker.terminate()
+        assert worker.wait() == 0
+        stage.topic(name=second)
+        stage.publish(second, "note", [20, 21])
+        wait_for(lambda: rows() == {first: (0, 0, 1), second: (2, 0, 0)}, 20, "a topic of which nothing is committed")
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
         ((), "--group: not given"),
         (("--group", "a b"), "--group: 'a b' is not 1 to 249 of the characters"),
+        (("--group", "a=^["), "--group: '^[' is not a regular expression: "),
         (("--group", "a", "--interval", "0s"), "--interval: "),
     ],
 )

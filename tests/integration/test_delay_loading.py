@@ -17,6 +17,9 @@ from kit.stage import metric
 from kit.vitals import family, gone
 from kit.waiting import wait_for
 from kit.worker_process import WorkerProcess
+from kworker.kafka.reader import ALONE
+from kworker.timekeeper.loader import Order
+from kworker.timekeeper.loading import Loading
 
 ENTRIES = 40_000
 """Enough that loading them takes a moment, in which it can be interrupted."""
@@ -70,6 +73,23 @@ def test_a_long_log_is_loaded_by_a_process_that_ends(delays: Delays, tmp_path: P
     assert "it is read here" not in worker.logged()
     worker.terminate()
     assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("patience", [0.0, 0.1, 30.0])
+def test_what_is_not_loaded_in_idle_time_is_loaded_nevertheless(
+    delays: Delays, tmp_path: Path, patience: float
+) -> None:
+    fill(delays)
+    settings = {**ALONE, "bootstrap.servers": delays.bootstrap, "enable.partition.eof": "true"}
+    loading = Loading(Order(settings, delays.log, 0, str(tmp_path), 1, 1, patience))
+    try:
+        cache = wait_for(loading.poll, 60, "the cache")
+        assert cache is not None
+        assert cache.pending == ENTRIES + 10
+        assert cache.find(b"later-0") is not None
+        cache.close()
+    finally:
+        loading.close()
 
 
 def test_when_that_process_is_killed_the_worker_reads_the_log_itself(delays: Delays, tmp_path: Path) -> None:

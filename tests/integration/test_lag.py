@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import Producer
 
 from kit import Kafka
-from kit.records import end_offsets, read_all
+from kit.records import NewRecord, end_offsets, produce, read_all
 from kit.stage import Stage
+from kworker import Client
+from kworker.task import Headers
 
 
 @pytest.fixture
@@ -91,6 +95,78 @@ def test_the_backlog_of_three_groups_is_what_a_reader_of_the_log_counts(stage: S
     assert counted(stage, groups[0], topic) == {0: 1, 1: 10}
     assert counted(stage, groups[1], topic) == {0: 0, 1: 10}
     assert counted(stage, groups[2], topic) == {0: 71, 1: 30}
+
+
+def waiting(stage: Stage, log: str) -> Counter[tuple[str, str]]:
+    """What an independent reader finds in the delay log: (target, due or not yet) -> how many."""
+    waits: dict[tuple[int | None, bytes | None], tuple[int, int, str]] = {}
+    for message in read_all(stage.bootstrap, log):
+        headers: dict[str, bytes | None] = dict(cast(Headers, message.headers() or []))
+        place, offset = (message.partition(), message.key()), message.offset() or 0
+        if message.value() is None:
+            last = int(headers.get("kworker-entry") or offset)
+            if place in waits and waits[place][0] <= last:
+                del waits[place]
+        elif "kworker-due" in headers:  # else it is a request
+            waits[place] = offset, int(headers["kworker-due"] or 0), str(headers["kworker-target"] or b"", "utf-8")
+    now = time.time() * 1000
+    return Counter((target, "due" if due <= now else "later") for _, due, target in waits.values())
+
+
+def test_delayed_tasks_and_retries_count_from_when_they_are_due(stage: Stage) -> None:
+    namespace, groups, topic = f"lag-{stage.group}", [f"{stage.group}-{n}" for n in range(3)], stage.topic(2)
+    log, retries = f"{namespace}.delayed", f"{namespace}.retry.{groups[0]}"
+    with Client(stage.bootstrap, topic=topic, namespace=namespace) as client:
+        for id in ("far", "moved", "cancelled"):
+            client.publish("probe.note", {"n": 500}, id=id, delay="1h")
+        stage.group = groups[0]
+        worker = stage.start("--namespace", namespace, "--retry-in-memory", "1s", topics=[topic])
+        in_transaction(stage, topic, range(200, 230), abort=True)
+        stage.publish(topic, "hold", [0], 0)
+        stage.publish(topic, "note", range(1, 41), 0)
+        stage.wait_noted("ran", range(1, 41), worker)
+        assert client.cancel("cancelled", timeout=40) == "cancelled"
+        stage.publish(topic, "later", [10], 1)
+        stage.wait(lambda: waiting(stage, log)[retries, "later"] == 1, "the retry in the delay log", worker)
+        stage.wait(lambda: counted(stage, groups[0], topic) == {0: 1, 1: 0}, "all but the head committed", worker)
+        worker.kill9()
+        stage.let_go()
+        stage.group = groups[1]  # it keeps time for the other group as well
+        worker = stage.start("--namespace", namespace, topics=[topic])
+        stage.wait(lambda: read_all(stage.bootstrap, retries), "the retry handed over", worker)
+        stage.wait_all_committed(topic, worker)
+        worker.terminate()
+        assert worker.wait() == 0
+        for n in range(3):
+            client.publish("probe.note", {"n": n}, delay="10ms")
+        client.publish("probe.note", {"n": 500}, id="moved", delay="10ms")
+        client.publish("probe.note", {"n": 3}, topic="read-by-nobody", delay="10ms")
+    due = (("kworker-target", retries.encode()), ("kworker-due", b"1000"), ("kworker-null", b"0"))
+    produce(stage.bootstrap, log, [NewRecord(b"{}", f"{groups[0]}/{topic}/1/999".encode(), due)])
+    stage.wait(lambda: waiting(stage, log)["read-by-nobody", "due"] == 1, "all of it due")
+    found = waiting(stage, log)
+    assert found == {(topic, "due"): 4, (topic, "later"): 1, (retries, "due"): 1, ("read-by-nobody", "due"): 1}
+    expected = [1 + 1 + 4 + 1, 4, 42 + 4]
+    for group, number in zip(groups, expected, strict=True):
+        own = f"{namespace}.retry.{group}"
+        asked = ("--group", group, "--topic", topic, "--namespace", namespace)
+        exact, plain = told(stage, *asked, "--exact"), told(stage, *asked)
+        records = {(row["topic"], row["partition"]): row["exact"] for row in exact["partitions"]}
+        read = [topic, retries] if group == groups[0] else [topic]
+        assert {place: count for place, count in records.items() if count} == {
+            (name, n): count for name in read for n, count in counted(stage, group, name).items() if count
+        }
+        mine = {name: count for (name, when), count in found.items() if when == "due" and name in (topic, own)}
+        for document in (exact, plain):
+            assert {row["topic"]: row["due"] for row in document["delayed"]} == mine
+            assert {row["topic"]: row["delayed"] for row in document["delayed"] if row["delayed"]} == {topic: 1}
+            assert all(row["oldest"] > 0 for row in document["delayed"])
+        assert exact["unfinished"] == sum(records.values()) + sum(mine.values()) == number
+        assert plain["unfinished"] >= exact["unfinished"]
+    lines = lag(stage, "--group", groups[1], "--topic", topic, "--namespace", namespace).stdout.splitlines()
+    assert next(line.split()[:6] for line in lines if " due " in line) == [topic, "due", "-", "-", "-", "4"]
+    assert f"4 unfinished in group {groups[1]}" in lines
+    assert lines[-1].startswith(f"1 delayed for {topic}, the next is due in 3,")
 
 
 def test_people_get_a_table_and_a_sum(stage: Stage) -> None:

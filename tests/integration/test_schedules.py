@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from kit import Kafka, create_topic, read_all
+from kit import Kafka, NewRecord, create_topic, produce, read_all
 from kit.delays import held_by
-from kit.stage import PLUGIN, Stage
+from kit.stage import PLUGIN, Stage, metric
 from kit.worker_process import WorkerProcess
 from kworker import AsyncClient, Client, DelayError, cli
 from kworker.core.delayed import log_of
@@ -294,6 +294,21 @@ def test_a_file_that_says_nothing_of_schedules_is_not_an_empty_one(scheduled: Sc
     config = ("--config", str(scheduled.file()))
     assert scheduled.run("apply", *config) == (0, "a: removed\n", "")
     assert scheduled.run("apply", *config) == (0, "nothing to change\n", "")
+
+
+def test_what_only_newer_workers_can_read_is_left_alone_until_somebody_removes_it(scheduled: Scheduled) -> None:
+    value = b'{"schedule":{"name":"a","color":1},"last":0}'
+    create_topic(scheduled.bootstrap, scheduled.log, 4, WANTED)
+    produce(scheduled.bootstrap, scheduled.log, [NewRecord(value, key_of("a"))])
+    config = scheduled.file(*(f'[schedules.{name}]\n{YEARLY}\ntask = "probe.note"' for name in "ab"))
+    worker = scheduled.worker("--config", str(config))
+    scheduled.wait_held(worker)
+    scheduled.stage.wait(lambda: list(scheduled.standing()) == ["b"], "the others stand", worker)
+    scheduled.stage.wait(lambda: metric(worker, "kworker_schedules_unreadable") == 1, "it is told", worker)
+    assert "waits for a worker that can read it" in worker.logged()
+    assert "only newer workers can read it" in worker.logged()
+    assert scheduled.run("rm", "a")[:2] == (0, "a: removed\n")
+    scheduled.stage.wait(lambda: metric(worker, "kworker_schedules_unreadable") == 0, "it is gone", worker)
 
 
 def test_a_worker_works_while_its_schedules_cannot_be_applied(scheduled: Scheduled) -> None:

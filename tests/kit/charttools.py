@@ -16,6 +16,7 @@ from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".tools"
+CHART = ROOT / "deploy" / "helm" / "kworker"
 SOURCES = {
     "actionlint": "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12",
     "helm": "helm.sh/helm/v3/cmd/helm@v3.22.0",
@@ -60,6 +61,12 @@ def run(name: str, *arguments: str | Path, given: str = "") -> subprocess.Comple
     return subprocess.run(
         [tool(name), *map(str, arguments)], input=given, capture_output=True, text=True, timeout=110, check=False
     )
+
+
+def template(*arguments: str | Path, values: str = "", chart: Path = CHART) -> subprocess.CompletedProcess[str]:
+    """The chart rendered for Kubernetes 1.33, with an image; `values` are YAML over those of the arguments."""
+    fixed = ("--kube-version=1.33.0", "--set=image.repository=kworker")
+    return run("helm", "template", "r", chart, *fixed, *arguments, "-f", "-", given=values or "{}")
 
 
 @cache

@@ -29,6 +29,9 @@ ODD = [
     "Pacific/Apia",
     "America/Nuuk",
     "Asia/Kathmandu",
+    "Pacific/Chatham",  # at 02:45
+    "Antarctica/Casey",  # three hours at 00:01
+    "Asia/Pyongyang",  # half an hour at 23:30
 ]
 EXPRESSIONS = [
     "30 2 * * *",
@@ -38,6 +41,8 @@ EXPRESSIONS = [
     "0 * * * *",
     "*/20 * * * *",
     "*/15 1-3 * * *",
+    "*/5 3 * * *",
+    "40 * * * *",
     "45 1-3/2 * * 0",
     "0 12 1 * *",
     "7 2 8-14 3,10,11 SUN",

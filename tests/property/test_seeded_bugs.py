@@ -213,7 +213,7 @@ def _let_the_lane_go_on(original: Any, self: Engine, entry: Entry, *rest: Any) -
     attempt = entry.attempt
     original(self, entry, *rest)
     if entry.attempt > attempt and not entry.partition.leaving:
-        self._ready.release_lane(entry)
+        self._ready.release_lanes([entry])
         entry.lane = None
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from benchmarks.effect import BLOCK, Effect
-from benchmarks.workload import PAYLOAD, WORKLOADS, Workload
+from benchmarks.plan import WORKLOADS
+from benchmarks.workload import Workload
 
 
 def test_every_task_is_counted_once_and_every_run(tmp_path: Path) -> None:
@@ -33,7 +34,7 @@ def test_every_task_is_counted_once_and_every_run(tmp_path: Path) -> None:
 def test_payloads_are_json_of_one_size(workload: Workload) -> None:
     for n in (0, 1, 99, 10_000, workload.tasks - 1):
         value = workload.payload(n)
-        assert len(value) == PAYLOAD
+        assert len(value) == workload.size
         told = json.loads(value)
         assert (told["n"], told["ms"]) == (n, workload.cost(n))
 

@@ -24,6 +24,7 @@ from kworker.executors.messages import (
     Messages,
     Ready,
     Reports,
+    Successes,
     pack,
     pack_given,
     pack_message,
@@ -35,7 +36,7 @@ SAID: list[Message] = [
     Ready(),
     Broken("why"),
     Line(20, "kworker.task.x", "text", {"id": "1", "n": 3, "f": 0.5, "b": True, "none": None}),
-    Reports([Ended(1, 1.0, 2.0, None), Ended(2, 2.0, 3.5, Failed(ErrorInfo("E", "m", "s"), 3.0))]),
+    Reports([Successes(1, 1.0, [2.0]), Ended(2, 2.0, 3.5, Failed(ErrorInfo("E", "m", "s"), 3.0))]),
     Reports([Ended(3, 0.0, 0.0, Success({"a": [1]}, (Publication("t", b"k", None, [("h", None)]),)))], last=True),
     Reports([Ended(4, 0.0, 0.0, Refused(Reason.INVALID, ErrorInfo("E", "m")))]),
     Reports([Ended(5, 0.0, 0.0, Postponed(ErrorInfo("E", "m"), 2.0))]),
@@ -118,7 +119,9 @@ def test_what_cannot_travel_becomes_text(outcome: Outcome) -> None:
     assert len(frame) < 1 << 20
     (message,) = Messages().feed(frame)
     assert isinstance(message, Reports)
-    arrived = message.ended[0].outcome
+    (ended,) = message.ended
+    assert isinstance(ended, Ended)
+    arrived = ended.outcome
     if isinstance(outcome, Success) and not outcome.publish:
         assert isinstance(arrived, Success)
         assert isinstance(arrived.result, str)

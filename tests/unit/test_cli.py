@@ -10,14 +10,16 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
-from kworker import __version__, cli
+from kworker import __version__, cli, loading
 from kworker.config import Config
 from kworker.config.options import OPTIONS
 from kworker.errors import ConfigError, FatalKafkaError
+from kworker.registry import Registry
 
 PLUGIN = """
 from msgspec import Struct
@@ -204,7 +206,16 @@ def test_plugins_that_are_chosen_are_not_blamed_for_tables_of_others(
     install(tmp_path, "poster", PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "kworker.toml").write_text('[tasks.of-another]\ntimeout = "1s"\n[tasks.ping]\nmax_attempts = 3\n')
+    loads: list[object] = []
+    load = loading.load
+
+    def once(*args: Any, **options: Any) -> Registry:
+        loads.append(args)
+        return load(*args, **options)
+
+    monkeypatch.setattr(loading, "load", once)
     assert run("plugins", "--plugin", "poster") == 0
+    assert len(loads) == 1
     said = capsys.readouterr()
     assert said.err == ""
     assert "of-another" not in said.out

@@ -107,6 +107,39 @@ def test_each_second_once_through_owners_that_die_anywhere(stage: HoldingStage) 
     assert runs(stage) == list(range(1, 60))
 
 
+def test_a_clock_that_is_far_ahead_for_a_moment_silences_nothing(stage: HoldingStage) -> None:
+    add(stage, schedule(misfire=Policy.ALL, most=1000))
+    stage.run()
+    for _ in range(2):
+        stage.wall += 1000 * 24 * HOUR
+        stage.pass_by(300)
+        stage.run()
+        stage.wall -= 1000 * 24 * HOUR
+        stage.run()
+        assert runs(stage)[-1] == stage.steady // 1000 - START.steady // 1000
+    assert runs(stage) == list(range(1, 601))
+
+
+def test_a_clock_that_is_set_far_ahead_is_believed_when_it_stays_so(stage: HoldingStage) -> None:
+    add(stage, schedule(misfire=Policy.ONCE))
+    stage.run()
+    stage.wall += 2 * 24 * HOUR
+    for seconds in (300, 299.999):
+        stage.pass_by(seconds)
+        stage.run()
+        assert ids(stage) == []
+    stage.wall -= 30 * 24 * HOUR  # and far back, it decides of nothing
+    stage.run()
+    stage.wall += 30 * 24 * HOUR
+    stage.pass_by(0)
+    stage.run()
+    assert ids(stage) == []
+    stage.pass_by(600)
+    stage.run()
+    assert len(ids(stage)) == 1
+    assert stage.holding.cache.schedules.overdue(*stage.clocks) == 0.0
+
+
 @pytest.mark.parametrize(("policy", "published"), [(Policy.ONCE, 1), (Policy.ALL, 10), (Policy.SKIP, 61)])
 def test_a_clock_that_is_set_forward_and_back_follows_the_policy(
     stage: HoldingStage, policy: Policy, published: int
@@ -269,6 +302,51 @@ def test_a_record_that_is_no_schedule_is_set_aside(stage: HoldingStage, value: b
     assert (stage.letters[0].value, stage.letters[0].headers[0]) == (value, ("x", b"y"))
     assert {dict(letter.headers)["kworker-reason"] for letter in stage.letters} == {b"undecodable"}
     assert (stage.holding.cache.schedules.count, stands(stage, "bad")) == (1, None)
+
+
+NEWER = [
+    b'{"schedule":{"name":"tick","task":"x","trigger":{"type":"every","interval":1.0},"color":1},"last":0,"next":1}',
+    b'{"schedule":{"name":"tick","task":"x","trigger":{"type":"moon"}},"last":0,"next":1}',
+    b'{"schedule":{"name":"tick","task":"x","trigger":{"type":"cron","expression":"0 3 * * *","tz":"Moon/Base"}},'
+    b'"last":0,"next":1}',
+]
+
+
+@pytest.mark.parametrize("value", NEWER)
+def test_one_that_only_newer_workers_can_read_is_kept_for_them_and_told_once(
+    stage: HoldingStage, value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.append(Publication(LOG, key_of("tick"), value, [("x", b"y")]))
+    add(stage, schedule(name="good"))
+    stage.run()
+    stage.pass_by(100 * HOUR / 1000)
+    stage.run()
+    assert stage.letters == []
+    assert {one.key(): one.value() for one in stage.log}[key_of("tick")] == value
+    assert [stage.holding.look(), stage.holding.look()] == [1, 1]
+    assert [record.message[:24] for record in caplog.records if record.levelname == "ERROR"] == [
+        "a schedule waits for a w"
+    ]
+    stage.append(request(key_of("tick"), "token", LOG))
+    stage.run()
+    assert stage.answers() == {b"cancel/token": Answer.CANCELLED}
+    assert stage.holding.look() == 0
+
+
+def test_one_that_only_newer_workers_can_read_outlives_a_renewal_of_the_one_before(stage: HoldingStage) -> None:
+    add(stage, schedule())
+    stage.run()
+    newer = stage.append(Publication(LOG, key_of("tick"), NEWER[0], [("kworker-entry", b"0"), ("x", b"y")]))
+    stage.pass_by(1)
+    stage.holding.advance()  # it fires before it has read that
+    assert runs(stage) == [1]
+    stage.run()
+    last = {one.key(): one for one in stage.log}[key_of("tick")]
+    assert (last.value(), last.headers()) == (NEWER[0], [("x", b"y"), ("kworker-entry", b"%d" % newer)])
+    count = len(stage.log)
+    stage.rebuild()
+    stage.run()
+    assert (len(stage.log), stage.holding.look()) == (count, 1)
 
 
 def test_a_task_of_a_group_that_is_called_like_schedules_is_a_task(stage: HoldingStage) -> None:

@@ -52,11 +52,11 @@ def test_a_key_is_one_at_a_time_and_others_go_on() -> None:
     entries = [entry(place, offset, key) for offset, key in enumerate([b"a", b"a", b"b", None, b"a", None, b""])]
     some.arrive_all(entries)
     assert take(some) == [0, 2, 3, 5, 6], "a null key has no order, an empty one has"
-    some.release_lane(entries[0])
+    some.release_lanes([entries[0]])
     assert take(some) == [1]
-    some.release_lane(entries[1])
+    some.release_lanes([entries[1]])
     assert take(some) == [4]
-    some.release_lane(entries[4])
+    some.release_lanes([entries[4]])
     assert b"a" not in place.lanes, "a lane costs nothing when it is empty"
 
 
@@ -71,7 +71,7 @@ def test_a_partition_is_one_at_a_time_whatever_the_keys() -> None:
     entries = [entry(place, offset, key) for offset, key in enumerate([b"a", None, b"b"])]
     some.arrive_all(entries)
     assert take(some) == [0]
-    some.release_lane(entries[0])
+    some.release_lanes([entries[0]])
     assert take(some) == [1]
 
 
@@ -82,7 +82,7 @@ def test_a_retry_keeps_its_lane() -> None:
     assert take(some) == [0]
     some.admit(first)  # its retry is due; the lane was never released
     assert take(some) == [0]
-    some.release_lane(first)
+    some.release_lanes([first])
     assert take(some) == [1]
 
 

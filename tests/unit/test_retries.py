@@ -117,6 +117,18 @@ def test_what_comes_back_is_the_task_that_went_and_goes_under_the_same_key() -> 
     assert retried(forward.publication.headers)[0] is not None
 
 
+def test_a_reply_that_is_refused_is_counted_once_however_often_its_task_comes_back() -> None:
+    run = Run()
+    run.tell(on.LogReady(1000.0))
+    entry = run.start(MemoryRecord(5, [*OWN, ("ce_replyto", b"elsewhere")], b"k"))
+    (forward,) = sent(run.fail(entry, 40.0))
+    waits = decode(forward.publication.key or b"", forward.publication.value, forward.publication.headers, 0)
+    again = run.start(MemoryRecord(17, waits.headers, waits.key, waits.value, BACK.partition, BACK.topic))
+    assert entry.task.reply_to is again.task.reply_to is None
+    assert dict(again.task.headers)["ce_replyto"] == b"elsewhere"
+    assert run.engine.arrivals.refused_replies == 1
+
+
 def test_a_task_whose_time_of_publishing_is_not_told_is_a_task_all_the_same() -> None:
     told: Headers = [("kworker-attempt", b"2"), ("kworker-first-seen", b"5"), ("kworker-origin", b"a/1/2")]
     first = returned(MemoryRecord(0, told))

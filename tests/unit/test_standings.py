@@ -73,6 +73,21 @@ def test_what_is_broken_is_no_schedule() -> None:
     assert standings.by_name == {}
 
 
+def test_what_only_newer_workers_can_read_stands_beside() -> None:
+    value = standing(1).encode().replace(b'"name"', b'"color":1,"name"')
+    newer = Publication(LOG, key_of("a"), value, [])
+    renewal = record(standing(5), LOG, 0)
+    for found in (
+        read((newer, 3)),
+        read((record(standing(1), LOG), 3), (newer, 3)),
+        read((record(standing(1), LOG), 3), (newer, 3), (renewal, 3)),
+        read((newer, 3), (tombstone(key_of("a"), -1, Outcome.CANCELLED, LOG), 2)),
+    ):
+        assert (found.by_name, list(found.newer), found.newer["a"][0]) == ({}, ["a"], 3)
+    assert read((newer, 3), (Publication(LOG, key_of("a"), None, []), 3)).newer == {}
+    assert read((newer, 3), (record(standing(2), LOG), 3)).newer == {}
+
+
 def test_requests_to_remove_that_nobody_answered() -> None:
     asked = request(key_of("a"), "x", LOG)
     other = request(key_of("b"), "y", LOG)

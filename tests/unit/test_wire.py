@@ -122,7 +122,7 @@ def test_all_of_an_envelope() -> None:
 
 def test_a_plain_record_is_only_its_parts() -> None:
     found = task(("task", b"mail"), key_given=None, value_given=None)
-    assert found == Task("mail", "tasks", 0, 0, None, None, [("task", b"mail")], 1_764_000_000_000, 0)
+    assert found == Task("mail", "tasks", 0, 0, None, None, [("task", b"mail")], 1_764_000_000_000, 8)
     assert found.id == "tasks/0/0"
 
 

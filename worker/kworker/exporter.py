@@ -1,16 +1,18 @@
 """The backlog exporter: what groups have not finished, read from the broker again and again, as metrics and JSON.
 
 One small process for a cluster. It joins no group and needs no worker, so it can tell an autoscaler to start the first
-one. Owns the latest sample of each group; one thread reads, pages show.
+one. Owns the latest sample of each group; one thread reads, pages show. A delayed task that is due is unfinished of
+each group that reads its target; the delay log is followed, so that a reading costs what changed since the last.
 """
 
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from confluent_kafka import KafkaException
@@ -20,22 +22,30 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from kworker.config import Config
 from kworker.core.backlog import Backlog
-from kworker.core.delayed import retry_topic
+from kworker.core.delayed import log_of, retry_topic
+from kworker.core.pace import Pace
 from kworker.kafka.backlogs import Backlogs
 from kworker.kafka.settings import admin_settings, consumer_settings
+from kworker.task import TopicPartition
+from kworker.timekeeper.following import Follower, Waiting, of_group
 
 log = logging.getLogger(__name__)
 
-_REMEMBERED = 8  # samples, over which the speed of a group is told
 _MISSED, _OLD = 3, 30.0  # a sample is too old after so many intervals, and not before so many seconds
 
 
 class TopicBacklog(Struct, frozen=True):
-    """One topic of a group. oldest: age of its oldest unfinished record in seconds; None when there is none."""
+    """One topic of a group. oldest: age of the oldest that is unfinished, in seconds: since its record was written, or
+    since it was due; None when there is none. due: how many of the unfinished are delayed tasks whose time has come,
+    and that nobody handed over yet. delayed: tasks whose time has not come, which are not unfinished; next_due: in how
+    many seconds it comes for the first of them."""
 
     topic: str
     unfinished: int
     oldest: float | None
+    due: int
+    delayed: int
+    next_due: float | None
 
 
 class GroupBacklog(Struct, frozen=True):
@@ -50,15 +60,17 @@ class GroupBacklog(Struct, frozen=True):
 
 
 class Exporter:
-    """See the module. groups: the topics of each, beside those it has committed. interval: seconds between readings."""
+    """See the module. groups: the topics of each, and regular expressions as a worker takes them, beside those it has
+    committed. interval: seconds between readings."""
 
     def __init__(self, config: Config, groups: Mapping[str, Collection[str]], interval: float) -> None:
         self._config = config
-        self._groups = groups
+        self._groups = {name: replace(config, group=name, topics=tuple(topics)) for name, topics in groups.items()}
         self._interval = interval
         self._backlogs = Backlogs(admin_settings(config), {**consumer_settings(config), "group.id": "kworker-backlog"})
+        self._follower = Follower(log_of(config.namespace), consumer_settings(config), self._backlogs.topic)
         self._samples: dict[str, GroupBacklog] = {}
-        self._history: dict[str, deque[tuple[float, int]]] = {name: deque(maxlen=_REMEMBERED) for name in groups}
+        self._paces = {name: Pace() for name in groups}
         self._errors = dict.fromkeys(groups, 0)
         self._stop = threading.Event()
         self._registry = CollectorRegistry()
@@ -68,45 +80,52 @@ class Exporter:
         """Read until `stop`; what cannot be read is logged and tried again."""
         while not self._stop.is_set():
             began = time.monotonic()
-            for group in self._groups:
-                self._read(group)
+            self._read_all()
             self._stop.wait(max(0.1, self._interval - (time.monotonic() - began)))
+        self._follower.close()
         self._backlogs.close()
 
     def stop(self) -> None:
         """End `run` after the reading that is under way."""
         self._stop.set()
 
-    def _read(self, group: str) -> None:
-        topics, retries = self._groups[group], retry_topic(self._config.namespace, group)
+    def _read_all(self) -> None:
         try:
-            backlogs = self._backlogs.read(group, lambda topic: topic == retries or topic in topics)
-            ages = self._backlogs.oldest(backlogs)
-        except (KafkaException, TimeoutError) as error:
-            self._errors[group] += 1
-            log.warning("the backlog cannot be read", extra={"group": group, "why": self._backlogs.why(error)})
+            # Order: what is handed over between the two readings is counted twice, and never not at all.
+            waiting = self._follower.read()
+        except (KafkaException, sqlite3.Error, OSError) as error:
+            for group in self._groups:
+                self._failed(group, f"the delay log: {self._backlogs.why(error)}")
             return
+        for group in self._groups:
+            try:
+                self._read(group, waiting)
+            except (KafkaException, TimeoutError) as error:
+                self._failed(group, self._backlogs.why(error))
+
+    def _failed(self, group: str, why: str) -> None:
+        self._errors[group] += 1
+        log.warning("the backlog cannot be read", extra={"group": group, "why": why})
+
+    def _read(self, group: str, waiting: Iterable[Waiting]) -> None:
+        config, retries = self._groups[group], retry_topic(self._config.namespace, group)
+
+        def takes(topic: str) -> bool:
+            return topic == retries or config.takes(topic)
+
+        backlogs = self._backlogs.read(group, takes)
+        ages = self._backlogs.oldest(backlogs)
         now = time.time()
-        finished = sum(one.end - one.unfinished for one in backlogs)
-        history = self._history[group]
-        if history and finished < history[-1][1]:  # a topic made anew, or offsets set back: its speed is unknown
-            history.clear()
-        history.append((now, finished))
-        by_topic: dict[str, list[Backlog]] = {topic: [] for topic in sorted(topics)}
+        self._paces[group].sample(now, backlogs)
+        delayed = {one.topic: one for one in of_group(waiting, backlogs, takes)}
+        by_topic: dict[str, list[Backlog]] = {topic: [] for topic in sorted({*config.named_topics, *delayed})}
         for one in backlogs:
             by_topic.setdefault(one.place.topic, []).append(one)
-        rows = [
-            TopicBacklog(
-                topic,
-                sum(one.unfinished for one in found),
-                _age([ages[one.place] for one in found if one.place in ages], now),
-            )
-            for topic, found in by_topic.items()
-        ]
+        rows = [_topic(topic, found, delayed.get(topic), ages, now) for topic, found in by_topic.items()]
         unfinished = sum(row.unfinished for row in rows)
-        self._samples[group] = GroupBacklog(
-            group, unfinished, _age(list(ages.values()), now), _drain(history, unfinished), now, rows
-        )
+        oldest = max((row.oldest for row in rows if row.oldest is not None), default=None)
+        drain = self._paces[group].drain(unfinished)
+        self._samples[group] = GroupBacklog(group, unfinished, oldest, drain, now, rows)
 
     # -- pages: any thread ----------------------------------------------------------------------------------------
 
@@ -135,15 +154,27 @@ class Exporter:
         rows = [(sample, row) for sample in samples for row in sample.topics]
         yield _gauge(
             "kworker_backlog_tasks",
-            "Records of a topic that a group has not finished.",
+            "Tasks of a topic that a group has not finished: its records, and delayed tasks that are due.",
             ("group", "topic"),
             (((sample.group, row.topic), row.unfinished) for sample, row in rows),
         )
         yield _gauge(
             "kworker_backlog_oldest_seconds",
-            "Age of the oldest record of a topic that a group has not finished; 0 when there is none.",
+            "Age of the oldest task of a topic that a group has not finished; 0 when there is none.",
             ("group", "topic"),
             (((sample.group, row.topic), row.oldest or 0.0) for sample, row in rows),
+        )
+        yield _gauge(
+            "kworker_backlog_due_tasks",
+            "Of the unfinished: delayed tasks for a topic that are due, and that nobody handed over yet.",
+            ("group", "topic"),
+            (((sample.group, row.topic), row.due) for sample, row in rows),
+        )
+        yield _gauge(
+            "kworker_backlog_delayed_tasks",
+            "Delayed tasks for a topic that are not due yet, and not unfinished.",
+            ("group", "topic"),
+            (((sample.group, row.topic), row.delayed) for sample, row in rows),
         )
         yield _gauge(
             "kworker_backlog_drain_seconds",
@@ -174,12 +205,21 @@ def _gauge(
     return family
 
 
-def _age(times: list[float], now: float) -> float | None:
-    return max(0.0, round(now - min(times), 3)) if times else None
-
-
-def _drain(history: deque[tuple[float, int]], unfinished: int) -> float | None:
-    if not unfinished:
-        return 0.0
-    (first, before), (last, after) = history[0], history[-1]
-    return round(unfinished * (last - first) / (after - before), 1) if after > before and last > first else None
+def _topic(
+    topic: str,
+    backlogs: Iterable[Backlog],
+    delayed: Waiting | None,
+    ages: Mapping[TopicPartition, float],
+    now: float,
+) -> TopicBacklog:
+    one = delayed or Waiting(topic, 0, None, 0, None)
+    times = [ages[found.place] for found in backlogs if found.place in ages]
+    times += [one.since] if one.since is not None else []
+    return TopicBacklog(
+        topic,
+        sum(found.unfinished for found in backlogs) + one.due,
+        max(0.0, round(now - min(times), 3)) if times else None,
+        one.due,
+        one.delayed,
+        None if one.next is None else max(0.0, round(one.next - now, 3)),
+    )

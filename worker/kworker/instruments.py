@@ -11,6 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 from typing import Any
 
 import confluent_kafka
@@ -81,29 +82,29 @@ class Instruments:
 
     def observe(self, reports: Iterable[Report]) -> None:
         """Note how long attempts ran, and how long after publishing the first of each started."""
-        wall, name = self._wall, ""
-        durations: list[float] = []
-        waits: list[float] = []
-        for entry, _, outcome, started, ended in reports:
-            task = entry.task
-            if outcome is not SUCCESS and not isinstance(outcome, Success):
-                self._narrate_failure(entry, outcome)
-                if isinstance(outcome, Postponed):
-                    continue
-            if task.name != name:
-                self._note(name, durations, waits)
-                name, durations, waits = task.name, [], []
-            durations.append(ended - started)
-            if entry.attempt == 1 and task.timestamp > 0:
-                waits.append(started + wall - task.timestamp / 1000)
-        self._note(name, durations, waits)
+        ran = [report for report in reports if report[2] is SUCCESS or self._has_run(report)]
+        names = {report[0].task.name for report in ran}
+        if len(names) == 1:
+            self._note(names.pop(), ran)
+        elif names:
+            ran.sort(key=_task_of)
+            for name, of_task in groupby(ran, _task_of):
+                self._note(name, list(of_task))
 
-    def _note(self, name: str, durations: list[float], waits: list[float]) -> None:
-        """Attempts of one task, one behind the other: how long they ran, and waited, in seconds."""
-        if durations:
-            duration, wait = self._timings[name]
-            duration(durations)
-            wait(waits)
+    def _has_run(self, report: Report) -> bool:
+        """Whether its task was called; says what else there is to say of it."""
+        entry, _, outcome, _, _ = report
+        if isinstance(outcome, Success):
+            return True
+        self._narrate_failure(entry, outcome)
+        return not isinstance(outcome, Postponed)
+
+    def _note(self, name: str, reports: list[Report]) -> None:
+        """Attempts of one task: how long they ran, and waited, in seconds."""
+        duration, wait = self._timings[name]
+        duration([ended - started for _, _, _, started, ended in reports])
+        wall, first = self._wall, [(entry.task.timestamp, at) for entry, _, _, at, _ in reports if entry.attempt == 1]
+        wait([at + wall - published / 1000 for published, at in first if published > 0])
 
     def narrate_forwards(self, forwards: Iterable[Forward]) -> None:
         """Say of each dead letter, when it is first sent, what it is and why."""
@@ -352,6 +353,10 @@ class Instruments:
 
 def _labels(name: TopicPartition) -> tuple[str, ...]:
     return (name.topic, str(name.partition))
+
+
+def _task_of(report: Report) -> str:
+    return report[0].task.name
 
 
 def _executor(kind: str) -> str:

@@ -21,11 +21,12 @@ def load(
     executors: Collection[str],
     only: str | None = None,
     telling: Callable[[str], None] = lambda step: None,
+    strict: bool = True,
 ) -> Registry:
     """The tasks of the configured plugins, those of other executors as unavailable.
 
     only: one plugin alone, its tasks without the overrides of the configuration. telling: told of each step.
-    Raises PluginError or ConfigError.
+    strict: tables of tasks that no loaded plugin has are faults. Raises PluginError or ConfigError.
     """
     schemas = None
     if config.schema_registry is not None:
@@ -39,6 +40,7 @@ def load(
         bind=partial(Signature, schemas=schemas),
         executors=executors,
         telling=telling,
+        strict=strict,
     )
     if config.tracing and only is None:
         from kworker.tracing import traced  # late: it needs an extra

@@ -46,6 +46,13 @@ class Mailbox:
             self._waiting = False
             self._events.put(None)
 
+    def report_all(self, reports: list[Report]) -> None:
+        """Several attempts ended."""
+        self._reports.extend(reports)
+        if self._waiting:
+            self._waiting = False  # as above
+            self._events.put(None)
+
     def take(self, timeout: float) -> list[Event | Command]:
         """Everything that came, in order, the reports last as one Finished; waits up to `timeout` seconds."""
         events: list[Event | Command] = []

@@ -116,6 +116,9 @@ ROWS = (
         "kworker_delay_log_partitions", "gauge", (), "Partitions that the delay log has, as seen here.", merge="max"
     ),
     MetricSpec("kworker_schedules", "gauge", (), "Schedules in the partitions of the delay log that are held here."),
+    MetricSpec(
+        "kworker_schedules_unreadable", "gauge", (), "Schedules held here that wait for a newer worker to hold them."
+    ),
     MetricSpec("kworker_schedule_runs_total", "counter", (), "Tasks that schedules published."),
     MetricSpec(
         "kworker_schedule_missed_total",

@@ -83,13 +83,19 @@ class Histogram:
         self.sum += value
 
     def observe_many(self, values: Iterable[float]) -> None:
-        """Count each of `values`: of many, by their order, which is a tenth of the work."""
-        ordered = sorted(values)
-        total = sum(ordered)
-        if len(ordered) < _FEW or not (ordered[0] >= 0.0 and ordered[-1] <= MAXIMUM) or total != total:  # NaN
-            for value in ordered:
+        """Count each of `values`: of many, all at once in one bucket, or by their order, a tenth of the work."""
+        values = list(values)
+        total = sum(values)
+        if len(values) < _FEW or total != total or not (min(values) >= 0.0 and max(values) <= MAXIMUM):  # != is NaN
+            for value in values:
                 self.observe(value)
             return
+        place = bisect_left(self._bounds, min(values))
+        if place == bisect_left(self._bounds, max(values)):
+            self._counts[place] += len(values)
+            self.sum += total
+            return
+        ordered = sorted(values)
         below = 0
         for number, bound in enumerate(self._bounds):
             end = bisect_right(ordered, bound, below)

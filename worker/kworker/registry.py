@@ -115,12 +115,14 @@ class Registry:
         executors: Collection[str],
         entry_points: Iterable[EntryPoint] | None = None,
         telling: Callable[[str], None] = lambda step: None,
+        strict: bool = True,
     ) -> Registry:
         """Load the installed plugins.
 
         allow: entry-point names, None for all. settings: the tables [plugins.*]. overrides: the tables [tasks.*], their
         values as `Config` has read them (a timeout in seconds). bind: compiles a task's signature, raising PluginError.
         executors: kinds that run here. entry_points: instead of the installed ones. telling: told of each step.
+        strict: a table of a task that no loaded plugin has is a fault; else it is not looked at.
         Raises PluginError with every fault of the plugins, a line each; else ConfigError with those of the overrides.
         """
         installed = _installed() if entry_points is None else list(entry_points)
@@ -130,7 +132,7 @@ class Registry:
             loading.add(entry_point)
         for name in settings.keys() - {entry_point.name for entry_point in installed}:
             _LOG.warning("[plugins.%s]: no plugin of this name is installed", name)
-        return loading.registry()
+        return loading.registry(strict)
 
     @classmethod
     def from_specs(cls, specs: Iterable[TaskSpec], bind: Callable[[TaskSpec], Binder]) -> Registry:
@@ -257,17 +259,16 @@ class _Loading:
                 self.faults.append(f'{origin}: task "{spec.name}" is already a task of {owner.origin}: rename one')
         return loaded
 
-    def registry(self) -> Registry:
+    def registry(self, strict: bool) -> Registry:
         """What was loaded. Raises PluginError or ConfigError with the collected faults."""
         if self.faults:
             raise PluginError("\n".join(self.faults))
         known = ", ".join(sorted(self._owners)) or "none"
-        faults = [
-            f'[tasks."{name}"]: no loaded plugin has this task; known: {known}'
-            for name in sorted(self._overrides.keys() - self._owners.keys())
-        ]
+        others = self._overrides.keys() - self._owners.keys()
+        lost = sorted(others) if strict else []
+        faults = [f'[tasks."{name}"]: no loaded plugin has this task; known: {known}' for name in lost]
         for name, options in self._overrides.items():
-            for key in options.keys() - OVERRIDABLE:
+            for key in options.keys() - OVERRIDABLE if strict or name not in others else ():
                 faults.append(f'[tasks."{name}"] {key}: no such option; known: {", ".join(sorted(OVERRIDABLE))}')
         if faults:
             raise ConfigError(faults)

@@ -101,7 +101,10 @@ def apply(config: Config, found: Wanted, *, all_sources: bool = False) -> Applie
         writer.start()
         standings = read(delay_log.name, consumer_settings(config))
         standing = {name: stood.standing for name, stood in standings.by_name.items()}
-        change = applying.apply(found.schedules, standing, own, time.time(), found.kept)
+        for name in standings.newer:
+            log.warning("a schedule is left as it is: only newer workers can read it", extra={"schedule": name})
+        known = [schedule for schedule in found.schedules if schedule.name not in standings.newer]
+        change = applying.apply(known, standing, own, time.time(), found.kept)
         if records := _records(change, standings, delay_log.name):
             writer.write(records)
     finally:

@@ -261,10 +261,7 @@ def test_an_example_from_the_previous_chart(cluster: Cluster, previous: Path, sp
     release = Release(cluster, space)
     old = example(name, previous)
     prepared = yaml.safe_load(old.read_text())
-    defaults = prepared.setdefault("defaults", {})
-    restricted = yaml.safe_load((previous / "values.yaml").read_text())["securityContext"]
-    for container in defaults.get("initContainers", []) + defaults.get("sidecars", []):
-        container.setdefault("securityContext", restricted)  # version 0.1.0 left that to its user
+    prepared.setdefault("image", {}).setdefault("repository", "kworker")  # the default before 0.3.0
     values = previous / f"{name}-prepared.yaml"
     values.write_text(yaml.safe_dump(prepared))
 
@@ -283,10 +280,8 @@ def test_an_example_from_the_previous_chart(cluster: Cluster, previous: Path, sp
 def test_the_longest_names_fit(cluster: Cluster, space: str) -> None:
     release = Release(cluster, space, "r" * 53)
     pool = "p" * 20
-    release.install(
-        *(CHART, "--set", "topics.create=true", "--set", f"workers.{pool}.stateful=true"),
-        *("--set", f"workers.{pool}.config=a"),
-    )
+    given = f"image.repository=kworker,topics.create=true,workers.{pool}.stateful=true,workers.{pool}.config=a"
+    release.install(CHART, "--set", given)
     assert release.hooks() == ["Succeeded"]
     assert len(release.settled()) == 2
     release.uninstall()

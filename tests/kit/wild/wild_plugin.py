@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
-import re
 import time
 from pathlib import Path
 
@@ -85,7 +85,9 @@ class Wild(Plugin):
         """Does not end; every fifth of them in C code, where no signal reaches Python."""
         _tell("began", n, ctx)
         if n % 5 == 0:
-            re.match(r"(a+)+$", "a" * 40 + "b")
+            lock = ctypes.create_string_buffer(128)
+            for _ in range(2):  # the second time it waits for itself, and holds the GIL
+                ctypes.PyDLL(None).pthread_mutex_lock(lock)
         time.sleep(600)
 
     @task("wild.fail", executor="process", max_attempts=2, wait=wait_none())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import sys
 import threading
@@ -13,8 +14,10 @@ import click
 
 from kworker.cli.options import SOURCES, config_options, sources
 from kworker.config import Config
-from kworker.config.options import duration, legal
+from kworker.config.options import duration, legal, subscription
 from kworker.errors import ConfigError
+
+_COMMA = re.compile(r",(?![^{}]*\})")  # the one in ^a{1,2} parts nothing
 
 
 @click.command(epilog=SOURCES)
@@ -23,14 +26,15 @@ from kworker.errors import ConfigError
     "groups",
     multiple=True,
     metavar="NAME[=TOPIC,...]",
-    help="Group to watch, with topics that it has not committed yet; repeatable.",
+    help="Group to watch, with topics, or ^regular expressions, that it has not committed yet; repeatable.",
 )
 @click.option("--interval", default="15s", show_default=True, metavar="DURATION", help="Between two readings.")
 @config_options("bootstrap", "namespace", "admin_host", "admin_port", "log_format", "log_level")
 def backlog(groups: tuple[str, ...], interval: str, **flags: Any) -> None:
     """Serve what groups have not finished, with or without workers: /metrics, /status (JSON), /readyz.
 
-    One for a cluster. It joins no group and changes nothing; an autoscaler can start the first worker by it.
+    One for a cluster. It joins no group and changes nothing; an autoscaler can start the first worker by it. Delayed
+    tasks that are due count, and those that are not are told beside them.
     """
     from kworker import logs
     from kworker.exporter import Exporter
@@ -78,7 +82,7 @@ def _parse(groups: tuple[str, ...], interval: str) -> tuple[dict[str, set[str]],
     for given in groups:
         name, _, topics = given.partition("=")
         try:
-            names = {legal(topic, True) for topic in topics.split(",") if topic}
+            names = {subscription(topic, True) for topic in _COMMA.split(topics) if topic}
             wanted.setdefault(legal(name, True), set()).update(names)
         except ValueError as error:
             faults.append(f"--group: {error}: write NAME or NAME=TOPIC,TOPIC")

@@ -6,7 +6,6 @@ What it tells as JSON is the only thing on standard output, and the same each ti
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -48,7 +47,7 @@ def plugins(context: click.Context, /, as_json: bool, schema_of: str | None, as_
     if as_json + as_asyncapi + (schema_of is not None) > 1:
         raise click.UsageError("--json, --schema and --asyncapi are three documents: ask for one")
     config = Config.load(*sources(flags), group_needed=False)
-    loaded, faults = load_plugins(_chosen(config) if flags["plugin"] else config)
+    loaded, faults = load_plugins(config, strict=not flags["plugin"])  # those chosen: other tables are not for them
     for fault in faults:
         click.echo(f"kworker: {fault}", err=True)
     if as_json:
@@ -72,12 +71,12 @@ def plugins(context: click.Context, /, as_json: bool, schema_of: str | None, as_
 plugins.add_command(new)
 
 
-def load_plugins(config: Config) -> tuple[list[PluginInfo], list[str]]:
-    """What can be loaded, and every fault of what cannot."""
+def load_plugins(config: Config, *, strict: bool = True) -> tuple[list[PluginInfo], list[str]]:
+    """What can be loaded, and every fault of what cannot. strict: tables of tasks that nobody has are faults."""
     from kworker.loading import executors, load
 
     try:
-        return load(config, executors(config)).plugins, []
+        return load(config, executors(config), strict=strict).plugins, []
     except (PluginError, ConfigError) as error:
         faults = str(error).splitlines()
     loaded = []
@@ -87,20 +86,6 @@ def load_plugins(config: Config) -> tuple[list[PluginInfo], list[str]]:
         except PluginError:
             continue  # among the faults already
     return loaded, faults
-
-
-def _chosen(config: Config) -> Config:
-    """The configuration without the [tasks] of plugins that were not chosen: they are not looked at here."""
-    from kworker.loading import executors, load
-
-    names: set[str] = set()
-    for plugin in config.plugins or ():
-        try:
-            loaded = load(config, executors(config), only=plugin).plugins
-        except PluginError:
-            return config  # its tasks are not known
-        names.update(task.spec.name for one in loaded for task in one.tasks)
-    return replace(config, tasks={name: table for name, table in config.tasks.items() if name in names})
 
 
 def _installed() -> set[str]:

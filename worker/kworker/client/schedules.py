@@ -97,7 +97,8 @@ class Schedules:
         """`"removed"`, or `"unknown"`: there is none of this name. A worker decides, so that afterwards nothing of it
         runs. Raises DelayError when none answers in time: then the next one that comes removes it."""
         within = seconds(timeout)
-        if name not in self._delays.schedules().by_name:
+        stands = self._delays.schedules()
+        if name not in stands.by_name and name not in stands.newer:
             return "unknown"
         (answer,) = self._delays.cancel([key_of(name).decode()], within)
         if answer is None:

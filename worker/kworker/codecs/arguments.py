@@ -41,7 +41,7 @@ JSON = "application/json"
 BYTES = "application/octet-stream"
 _EVENT = "application/cloudevents"
 _WHITESPACE = b" \t\r\n"
-_OPENING = ord("{")
+_OPENING, _ARRAY = b"{["
 _UNCHANGING = (type(None), bool, int, float, str, bytes, Enum)
 
 
@@ -66,6 +66,7 @@ class Signature:
         self._by_name = tuple(parameter.name for parameter in parameters.named[parameters.positional :])
         self._single = _Single(parameters) if len(parameters.named) == 1 and not parameters.extra else None
         self._extra = _Extra(parameters, parameters.extra) if parameters.extra else None
+        self._in_place = not self._by_name and not self._extra
         self._avro = AvroPayloads(spec, self._limits, schemas)
         may_be_avro = schemas is not None or self._avro.reader is not None
         self._readers: dict[str, Callable[[bytes, str], Arguments]] = {
@@ -107,10 +108,17 @@ class Signature:
         return msgspec.json.schema(self.struct, schema_hook=schema_of_object)
 
     def _read_json(self, value: bytes, topic: str) -> Arguments:
-        check(value, self._limits)
-        if value[0] != _OPENING and value.lstrip(_WHITESPACE)[:1] != b"{":
-            return self._read_single(value)
-        return self._read_object(value)
+        # The usual message, one small flat object, is known to be within the limits after two looks for one byte.
+        if value[0] != _OPENING or len(value) > self._limits.small or _ARRAY in value or _OPENING in value[1:]:
+            check(value, self._limits)
+            if value[0] != _OPENING and value.lstrip(_WHITESPACE)[:1] != b"{":
+                return self._read_single(value)
+        if not self._in_place:
+            return self._read_object(value)
+        try:
+            return astuple(self._decode(value)), {}
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise refusal(error, value) from None
 
     def _read_object(self, value: bytes) -> Arguments:
         try:

@@ -19,7 +19,7 @@ from kworker.core.returned import returned
 from kworker.core.route import Route
 from kworker.core.settings import EngineSettings
 from kworker.core.suspicion import Suspicion
-from kworker.core.wire import UNKNOWN, bare, decode
+from kworker.core.wire import UNKNOWN, bare, decode, decode_all
 from kworker.errors import DecodeError
 from kworker.task import ErrorInfo, Record, Task
 
@@ -60,25 +60,28 @@ class Arrivals:
         """
         opened = Opened([], [])
         tracker = partition.tracker
-        if run[0].offset() < tracker.next:  # delivered again after a seek back: open or finished already
+        offsets = [record.offset() for record in run]
+        if offsets[0] < tracker.next:  # delivered again after a seek back: open or finished already
             run = [record for record in run if record.offset() >= tracker.next]
             if not run:
                 return opened
-        offsets = [record.offset() for record in run]
+            offsets = offsets[-len(run) :]
         partition.marks.append((offsets[0], seen))
         tracker.open_all(offsets)
         topic = partition.topic_partition.topic
         self.received[topic] = self.received.get(topic, 0) + len(run)
         if partition.restored:
             run = self._restore(partition, run)
+            offsets = [record.offset() for record in run]
         if topic == self._retry_topic:
             for record in run:
                 self._take_back(opened, partition, record, seen)
         else:
-            routes, default, entries, size = self._routes, partition.default_task, opened.entries, 0
-            for record in run:
-                task = decode(record, routes, default)
-                if isinstance(task, DecodeError):
+            routes, entries, size = self._routes, opened.entries, 0
+            tasks = decode_all(run, offsets, partition.topic_partition, routes, partition.default_task)
+            for record, task in zip(run, tasks, strict=True):
+                if task.__class__ is not Task:
+                    assert isinstance(task, DecodeError)
                     self._condemn(opened, Entry(bare(record, task), partition, self.unknown, seen), task)
                 else:
                     if task.reply_to is not None:
@@ -100,7 +103,7 @@ class Arrivals:
         rules = self._settings.topics.get(topic)
         task = decode(first, self._routes, None if rules is None else rules.task)
         entry = Entry(
-            bare(first, task) if isinstance(task, DecodeError) else self._with_reply(task),
+            bare(first, task) if isinstance(task, DecodeError) else self._with_reply(task, counted=True),
             partition,
             self.unknown if isinstance(task, DecodeError) else self._routes[task.name],
             info.first_seen / 1000,
@@ -117,11 +120,11 @@ class Arrivals:
         opened.condemned.append((entry, Verdict(error.reason, ErrorInfo(error.code, str(error)))))
         opened.size += entry.task.size
 
-    def _with_reply(self, task: Task) -> Task:
-        """The task, without the topic for its reply where that is not allowed."""
+    def _with_reply(self, task: Task, *, counted: bool = False) -> Task:
+        """The task, without the topic for its reply where that is not allowed. counted: it was seen here before."""
         if task.reply_to is None or task.reply_to in self._settings.reply_topics:
             return task
-        self.refused_replies += 1
+        self.refused_replies += not counted
         return structs.replace(task, reply_to=None)
 
     def _restore(self, partition: Partition, run: list[Record]) -> list[Record]:

@@ -18,7 +18,8 @@ class Backlog(Struct, frozen=True):
 
     start, end: the first offset that is not finished, and the log's end, as a reader of committed records sees it.
     finished: offsets between the two that are finished, as start, end, start, end ... committed: None when the group
-    has no offset here; it is then counted from the log's start. known: False when the commit metadata is of no kworker,
+    has no offset here; it is then counted from the log's start. lost: offsets above the committed one that the log does
+    not hold any more. known: False when the commit metadata is of no kworker,
     so that nothing is known of what is finished above the committed offset.
     """
 
@@ -27,12 +28,18 @@ class Backlog(Struct, frozen=True):
     end: int
     finished: list[int]
     committed: int | None
+    lost: int = 0
     known: bool = True
 
     @property
     def unfinished(self) -> int:
         """Offsets that are not finished: an upper bound of the records, as markers and compacted ones count too."""
         return self.end - self.start - sum(end - start for start, end in self._pairs())
+
+    @property
+    def done(self) -> int | None:
+        """Offsets that the group has finished, from the first there ever was; None when it has no offset here."""
+        return None if self.committed is None else self.end - self.unfinished - self.lost
 
     def is_finished(self, offset: int) -> bool:
         """Whether the record at this offset is done."""
@@ -65,4 +72,5 @@ def backlog(place: TopicPartition, low: int, end: int, committed: int | None, me
             bounds += [max(start, at), min(stop, end)]
     if bounds and bounds[0] == at:  # the log lost what was open below
         at, bounds = bounds[1], bounds[2:]
-    return Backlog(place, at, end, bounds, committed, known=committed is None or finished is not None)
+    lost = 0 if committed is None else max(0, low - committed)
+    return Backlog(place, at, end, bounds, committed, lost, known=committed is None or finished is not None)

@@ -217,33 +217,33 @@ class Engine:
 
     def _finished(self, event: on.Finished, now: float, actions: list[Action]) -> None:
         self._at = event.at
-        ended = Ended()
+        groups: dict[Partition, Ended] = {}  # under an order by key, what ends in a row is of many partitions
         for entry, run, outcome, _started, _ended in event.reports:
             if entry.run != run:
                 self.late_results += 1
                 continue
             entry.run = run + 1
-            if entry.partition is not ended.partition or entry.route is not ended.route:
-                self._settle_ended(ended)
-                ended = Ended(entry.partition, entry.route)
-            ended.count += 1
-            if outcome is SUCCESS and ended.plain and entry.lane is None and entry.back is None:
-                ended.offsets.append(entry.task.offset)
-                ended.size += entry.task.size
+            ended = groups.get(entry.partition)
+            if ended is None or ended.route is not entry.route:
+                if ended is not None:
+                    self._settle_ended(ended)
+                ended = groups[entry.partition] = Ended(entry.partition, entry.route)
+            if outcome is SUCCESS and ended.plain:
+                ended.finished.append(entry)
             else:
+                ended.others += 1
                 self._end(entry, outcome, now)
-        self._settle_ended(ended)
+        for ended in groups.values():
+            self._settle_ended(ended)
 
     def _settle_ended(self, ended: Ended) -> None:
         """Attempts of one route and one partition ended: what is the same for all of them."""
-        partition, route = ended.partition, ended.route
-        if partition is None or route is None:
-            return
-        self._free[route.executor] += ended.count
-        partition.running -= ended.count
-        if ended.offsets:
-            route.succeeded += len(ended.offsets)
-            self._complete(partition, ended.offsets, ended.size)
+        partition, route, finished = ended.partition, ended.route, ended.finished
+        self._free[route.executor] += len(finished) + ended.others
+        partition.running -= len(finished) + ended.others
+        if finished:
+            route.succeeded += len(finished)
+            self._complete(partition, finished)
 
     def _end(self, entry: Entry, outcome: Outcome, now: float) -> None:
         """An attempt ended in a way of its own."""
@@ -275,16 +275,16 @@ class Engine:
         self.forwarding.set_aside(entry, verdict, self._at)
 
     def _complete_one(self, entry: Entry) -> None:
-        """The effect of this entry is acknowledged: its offset is finished and its lane goes on."""
-        self._complete(entry.partition, [entry.offset], entry.task.size)
-        if entry.lane is not None and not entry.partition.leaving:
-            self._ready.release_lane(entry)
+        self._complete(entry.partition, [entry])
 
-    def _complete(self, partition: Partition, offsets: list[int], size: int) -> None:
-        """These offsets are finished; size: bytes of their records."""
-        partition.tracker.finish_all(offsets)
-        partition.changes += len(offsets)
-        self.pressure.remove(partition, len(offsets), size)
+    def _complete(self, partition: Partition, entries: list[Entry]) -> None:
+        """The effects of these entries are acknowledged: their offsets are finished and their lanes go on."""
+        records = [entry.back or entry.task for entry in entries]
+        partition.tracker.finish_all([record.offset for record in records])
+        partition.changes += len(entries)
+        self.pressure.remove(partition, len(entries), sum([entry.task.size for entry in entries]))
+        if not partition.leaving:
+            self._ready.release_lanes(entries)
 
     # -- the broker ---------------------------------------------------------------------------------------------
 

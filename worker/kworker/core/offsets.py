@@ -8,6 +8,7 @@ compaction) need no special case.
 from __future__ import annotations
 
 from collections import deque
+from itertools import takewhile
 
 
 class OffsetTracker:
@@ -35,13 +36,11 @@ class OffsetTracker:
     def finish_all(self, offsets: list[int]) -> None:
         """`finish` for each of them."""
         unfinished, finished = self._open, self._finished
-        for offset in offsets:
-            if unfinished[0] != offset:
-                finished.add(offset)
-                continue
+        finished.update(offsets)
+        passed = list(takewhile(finished.__contains__, unfinished))
+        finished.difference_update(passed)
+        for _ in passed:
             unfinished.popleft()
-            while finished and unfinished and unfinished[0] in finished:
-                finished.discard(unfinished.popleft())
 
     def end_reached(self, offset: int) -> bool:
         """The log ends at `offset`: all that is missing below it is no record. True if that moved `next`.

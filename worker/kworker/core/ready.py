@@ -29,10 +29,33 @@ class ReadyQueue:
         self._stale = False
 
     def arrive_all(self, entries: list[Entry]) -> None:
-        """New entries of one partition, in log order: `arrive` for each of them."""
-        if self._order != "unordered" or (entries and entries[0].partition.watch is not None):
+        """New entries of one partition, in log order: each waits for its lane, or becomes ready."""
+        if self._order != "unordered":
+            entries = [entry for entry in entries if self._has_turn(entry)]
+        self._admit_all(entries)
+
+    def _has_turn(self, entry: Entry) -> bool:
+        """Whether the lane of a new entry is free, which is taken then; if not, it waits there."""
+        lane = _WHOLE_PARTITION if self._order == "partition" else entry.task.key
+        if lane is None:  # a null key has no order
+            return True
+        entry.lane = lane
+        lanes = entry.partition.lanes
+        if lane not in lanes:
+            lanes[lane] = None
+            return True
+        waiting = lanes[lane]
+        if waiting is None:
+            lanes[lane] = deque((entry,))
+        else:
+            waiting.append(entry)
+        return False
+
+    def _admit_all(self, entries: list[Entry]) -> None:
+        """`admit` for entries of one partition; most have nothing to be asked for."""
+        if entries and entries[0].partition.watch is not None:
             for entry in entries:
-                self.arrive(entry)
+                self.admit(entry)
             return
         queues = self._queues
         for entry in entries:
@@ -41,23 +64,6 @@ class ReadyQueue:
                 queues[route.executor].append(entry)
             else:
                 self.admit(entry)
-
-    def arrive(self, entry: Entry) -> None:
-        """A new entry: it waits for its lane, or becomes ready."""
-        if self._order != "unordered":
-            lane = _WHOLE_PARTITION if self._order == "partition" else entry.task.key
-            if lane is not None:  # a null key has no order
-                entry.lane = lane
-                lanes = entry.partition.lanes
-                if lane in lanes:
-                    waiting = lanes[lane]
-                    if waiting is None:
-                        lanes[lane] = deque((entry,))
-                    else:
-                        waiting.append(entry)
-                    return
-                lanes[lane] = None
-        self.admit(entry)
 
     def admit(self, entry: Entry) -> None:
         """The entry has its lane's turn (or a retry is due): it becomes ready, unless its task is at its limit."""
@@ -89,17 +95,21 @@ class ReadyQueue:
                 self.admit(waiting)
                 return
 
-    def release_lane(self, entry: Entry) -> None:
-        """The entry's offset is finished: the next of its lane has its turn."""
-        lane = entry.lane
-        if lane is None:
+    def release_lanes(self, entries: list[Entry]) -> None:
+        """The offsets of these entries, of one partition, are finished: the next of their lanes have their turn."""
+        if self._order == "unordered":
             return
-        lanes = entry.partition.lanes
-        waiting = lanes[lane]
-        if waiting:
-            self.admit(waiting.popleft())
-        else:
-            del lanes[lane]
+        lanes, following = entries[0].partition.lanes, []
+        for entry in entries:
+            lane = entry.lane
+            if lane is None:
+                continue
+            waiting = lanes[lane]
+            if waiting:
+                following.append(waiting.popleft())
+            else:
+                del lanes[lane]
+        self._admit_all(following)
 
     def leave(self, partition: Partition) -> None:
         """Nothing of this partition starts any more; call after `partition.leaving` was set."""

@@ -10,6 +10,7 @@ partition comes after all that was written there before the request was applied.
 from __future__ import annotations
 
 import msgspec
+from msgspec import Struct
 
 from kworker.core.delayed import ENTRY, SCHEDULES, of_schedule
 from kworker.core.publication import message
@@ -23,6 +24,19 @@ BARRIER = PREFIX
 """The id that is no schedule and no task: a request to cancel it is answered `unknown` by every owner."""
 
 _KEY = PREFIX.encode()
+
+
+class Newer(ValueError):
+    """It is a schedule of its key, and says what this version does not know, as a field or a time zone: one that does
+    wrote it, in an upgrade that is under way."""
+
+
+class _Named(Struct):
+    name: str
+
+
+class _Outline(Struct):
+    schedule: _Named
 
 
 def key_of(name: str) -> bytes:
@@ -42,15 +56,35 @@ def record(standing: Standing, log: str, entry: int | None = None) -> Publicatio
 
 
 def standing(record_key: bytes | None, value: bytes | None, headers: Headers) -> Standing | None:
-    """What a record of the delay log holds; None when it is no schedule. Raises ValueError for one that is broken."""
+    """What a record of the delay log holds; None when it is no schedule. Raises ValueError for one that is broken, and
+    Newer."""
     if record_key is None or value is None or not of_schedule(record_key):
         return None
-    found = Standing.decode(value)
+    try:
+        found = Standing.decode(value)
+    except ValueError as error:
+        if _outlined(value) == record_key:
+            raise Newer(str(error)) from error
+        raise
     schedule = found.schedule
     if record_key != key_of(schedule.name):
         raise ValueError(f"it is not a schedule: its key is not {PREFIX}{schedule.name}")
     check(schedule)
     return found
+
+
+def again(value: bytes, headers: Headers, key: bytes, log: str, entry: int) -> Publication:
+    """The record at the offset `entry` once more, as it is: for who cannot read it."""
+    own = [header for header in headers if header[0] != ENTRY]
+    return Publication(log, key, value, [*own, (ENTRY, b"%d" % entry)])
+
+
+def _outlined(value: bytes) -> bytes | None:
+    """The key of what looks like a schedule."""
+    try:
+        return key_of(msgspec.json.decode(value, type=_Outline).schedule.name)
+    except (ValueError, RecursionError):
+        return None
 
 
 def check(schedule: Schedule) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from datetime import datetime
 
 from kworker.core import structured
 from kworker.errors import DecodeError
-from kworker.task import Headers, Reason, Record, Task
+from kworker.task import Headers, Reason, Record, Task, TopicPartition
 
 UNKNOWN = "_unknown"
 """Stands for every task name that is not registered, in metrics and in tasks that cannot run."""
@@ -29,7 +29,8 @@ _NAME_LOST = "header_name"
 # would appear anywhere later; this call always raises it, as SystemError.
 _headers_of: Callable[[Record], Headers | None] = operator.methodcaller("headers")
 
-_TYPE, _SHORT_TYPE = "ce_type", "task"
+_TYPE, _SHORT_TYPE, _KIND = "ce_type", "task", "content-type"
+_KINDS = {kind.encode(): kind for kind in ("application/json", "application/octet-stream")}  # the usual ones
 
 
 def decode(record: Record, names: Container[str], default: str | None) -> Task | DecodeError:
@@ -38,13 +39,47 @@ def decode(record: Record, names: Container[str], default: str | None) -> Task |
     names: the tasks that can run here. default: the topic's configured task, for records that name none.
     Of duplicate headers the last counts; `ce_type` wins over `task`.
     """
-    try:
-        headers = _headers_of(record) or []
-    except (UnicodeDecodeError, SystemError):
-        return _name_lost()
+    place = TopicPartition(record.topic(), record.partition())
+    return next(decode_all([record], [record.offset()], place, names, default))
+
+
+def decode_all(
+    records: list[Record], offsets: list[int], place: TopicPartition, names: Container[str], default: str | None
+) -> Iterator[Task | DecodeError]:
+    """`decode` for records of one partition, with their offsets: what is the same for all of them is asked for once."""
+    topic, partition = place
+    usual = default if default in names else None
+    for record, offset in zip(records, offsets, strict=True):
+        try:
+            headers = _headers_of(record)
+        except (UnicodeDecodeError, SystemError):
+            yield _name_lost()
+            continue
+        if headers or usual is None:
+            yield _by_headers(record, headers or [], (topic, partition, offset), names, default)
+            continue
+        value, key = record.value(), record.key()
+        yield Task(
+            usual,
+            topic,
+            partition,
+            offset,
+            key,
+            value,
+            [],
+            record.timestamp()[1],
+            (len(value) if value else 0) + (len(key) if key else 0),
+        )
+
+
+def _by_headers(
+    record: Record, headers: Headers, origin: tuple[str, int, int], names: Container[str], default: str | None
+) -> Task | DecodeError:
+    """The same for one record. origin: its topic, partition and offset."""
     found = dict(headers)
     attributes: dict[str, bytes] | None = None
-    if (kind := found.get("content-type")) and kind[: len(structured.MARK)].lower() == structured.MARK:
+    kind = found.get(_KIND)
+    if kind and kind not in _KINDS and kind[: len(structured.MARK)].lower() == structured.MARK:
         event = structured.attributes(record.value(), kind)
         if isinstance(event, DecodeError):
             return event
@@ -58,20 +93,7 @@ def decode(record: Record, names: Container[str], default: str | None) -> Task |
         return DecodeError(Reason.UNROUTABLE, "no_task", "it names no task, and its topic has no default task")
     if named not in names:
         return DecodeError(Reason.UNROUTABLE, "unknown_task", f"no plugin here offers the task {named[:200]!r}")
-    if len(headers) > 1 or attributes is not None or (headers and not raw):
-        return _full(record, named, headers, found, attributes)
-    value, key = record.value(), record.key()
-    return Task(
-        named,
-        record.topic(),
-        record.partition(),
-        record.offset(),
-        key,
-        value,
-        headers,
-        record.timestamp()[1],
-        (len(value) if value else 0) + (len(key) if key else 0),
-    )
+    return _full(record, origin, named, headers, found, attributes)
 
 
 def headers_of(record: Record) -> Headers | DecodeError:
@@ -105,12 +127,13 @@ def bare(record: Record, error: DecodeError) -> Task:
 
 def _full(
     record: Record,
+    origin: tuple[str, int, int],
     name: str,
     headers: Headers,
     found: dict[str, bytes | None],
     attributes: dict[str, bytes] | None,
 ) -> Task | DecodeError:
-    """The same for a record with more headers than the one that names its task."""
+    """The task of this name, with all that its headers say of it."""
     size = _bytes_of(headers)
     if len(headers) > MOST_HEADERS or size > MOST_HEADER_BYTES:
         limits = f"{MOST_HEADERS} headers, or {MOST_HEADER_BYTES} bytes of them"
@@ -118,20 +141,21 @@ def _full(
     identity = found.get("ce_id")
     if identity is not None and len(identity) > _LONGEST_ID:  # still one id for one message, at a size we can log
         identity = b"sha256:" + hashlib.sha256(identity).hexdigest().encode()
+    topic, partition, offset = origin
     deadline, reply_to = found.get("ce_deadline"), found.get("ce_replyto")
     value, key = record.value(), record.key()
     try:
         return Task(
             name,
-            record.topic(),
-            record.partition(),
-            record.offset(),
+            topic,
+            partition,
+            offset,
             key,
             value,
             headers,
             record.timestamp()[1],
             (len(value) if value else 0) + (len(key) if key else 0) + size,
-            (found.get("content-type") or b"").decode(),
+            _KINDS.get(kind := found.get(_KIND) or b"") or kind.decode(),
             identity.decode() if identity else None,
             None if deadline is None else _timestamp(deadline),
             reply_to.decode() if reply_to else None,
@@ -148,7 +172,10 @@ def _name_lost() -> DecodeError:
 
 
 def _bytes_of(headers: Headers) -> int:
-    return sum([len(name) + len(value or b"") for name, value in headers])
+    size = 0
+    for name, value in headers:
+        size += len(name) + len(value) if value else len(name)
+    return size
 
 
 def _timestamp(raw: bytes) -> float:

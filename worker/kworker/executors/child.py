@@ -44,6 +44,7 @@ from kworker.executors.messages import (
     Message,
     Ready,
     Reports,
+    Successes,
     encodable,
     pack_message,
     read_given,
@@ -111,7 +112,7 @@ class _Child:
         self._tokens = fds.tokens
         self._token = 0
         self._sending = threading.Lock()
-        self._ended: list[Ended] = []
+        self._ended: list[Ended | Successes] = []
         self._flushed = 0.0
         self._given: Given | None = None
         self._context: Context | None = None
@@ -153,8 +154,16 @@ class _Child:
             os._exit(0)  # the task forked and came back twice: this is the copy
         if isinstance(outcome, Failed) and outcome.error.type == "MemoryError":
             self._leaving = True  # what is left of the heap may not do for the next one
-        self._ended.append(Ended(given.number, since, ended, None if outcome is SUCCESS else outcome))
-        if outcome is not SUCCESS or ended - self._flushed > _TOGETHER:
+        if outcome is not SUCCESS:
+            self._ended.append(Ended(given.number, since, ended, outcome))
+            self._flush()
+            return
+        row = self._ended[-1] if self._ended else None
+        if isinstance(row, Successes) and given.number == row.number + len(row.ended):
+            row.ended.append(ended)
+        else:
+            self._ended.append(Successes(given.number, since, [ended]))
+        if ended - self._flushed > _TOGETHER:
             self._flush()
 
     def _next(self) -> list[Given] | None:
@@ -287,15 +296,17 @@ def _field(value: object) -> str | int | float | bool | None:
         return f"({type(value).__name__} cannot be shown: {type(error).__name__})"
 
 
-def _sendable(ended: Ended) -> Ended:
+def _sendable(ended: Ended | Successes) -> Ended | Successes:
     """The same report, with text for what cannot travel."""
+    if isinstance(ended, Successes):
+        return ended
     fault = _fault(ended)
     if not fault:
         return ended
     outcome = ended.outcome
     if isinstance(outcome, Success):
         outcome = Success(f"({type(outcome.result).__name__}, {fault}: {_shown(outcome.result)})", outcome.publish)
-    elif outcome is not None:
+    else:
         error = ErrorInfo(*(encodable(text) for text in msgspec.structs.astuple(outcome.error)))
         outcome = msgspec.structs.replace(outcome, error=error)
     ended = msgspec.structs.replace(ended, outcome=outcome)

@@ -156,12 +156,14 @@ class Child:
         taken.reverse()
         return taken
 
-    def reported(self, number: int) -> Entry | None:
-        """The entry that a report of this number is of; None when it is not open any more."""
-        if not self.entries or self.entries[0][0] != number:
-            return None
-        self.served += 1
-        return self.entries.popleft()[1]
+    def reported(self, number: int, count: int = 1) -> list[Entry]:
+        """The entries that reports of so many numbers from this one on are of, but for those not open any more."""
+        entries, found = self.entries, []
+        for expected in range(number, number + count):
+            if entries and entries[0][0] == expected:
+                found.append(entries.popleft()[1])
+        self.served += len(found)
+        return found
 
     def receive(self, *, all: bool = False) -> Iterator[Message]:
         """What it says, until there is nothing now, or for ever: then it is `closed`. Without `all` not too much."""
@@ -173,6 +175,8 @@ class Child:
                 if not data:
                     break
                 yield from self._messages.feed(data)
+                if len(data) < _READ and not all:
+                    return  # the selector tells when there is more
             except BlockingIOError:
                 return
             except ValueError as error:

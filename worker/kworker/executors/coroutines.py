@@ -1,10 +1,11 @@
 """The coroutine executor: bounded slots in one event loop, which has a thread of its own.
 
-Promises: at most `slots` attempts run at once, each an asyncio.Task with a context (contextvars) of its own; each is
-reported once; at its deadline it is told (`ctx.cancelled`) and cancelled, and when it does not end within the grace, it
-is declared lost: reported as timed out, its slot replaced and counted. Whatever a task raises, SystemExit too, is its
-own failure. A task that blocks the loop is named in the log with its stack; a loop that does not answer for long, or
-whose blocker is lost, is left behind with what runs in it, and another one takes what comes next.
+Promises: at most `slots` attempts run at once, each with a context (contextvars) of its own, and with an asyncio.Task
+of its own as soon as it awaits something; each is reported once; at its deadline it is told (`ctx.cancelled`) and
+cancelled, and when it does not end within the grace, it is declared lost: reported as timed out, its slot replaced and
+counted. Whatever a task raises, SystemExit too, is its own failure. A task that blocks the loop is named in the log
+with its stack; a loop that does not answer for long, or whose blocker is lost, is left behind with what runs in it, and
+another one takes what comes next.
 """
 
 from __future__ import annotations
@@ -29,18 +30,24 @@ from kworker.task import ErrorInfo, Failed, Outcome, TimedOut
 log = logging.getLogger(__name__)
 
 _GRACE = 2.0
+_STRETCH = 0.002  # seconds for which attempts that await nothing may follow each other before others have their turn
 _LAG = 1.0  # seconds without an answer of the loop that are worth a line in the log
 _BLOCKED = 10.0  # seconds without an answer after which another loop takes over
 _CANCELLED = "asyncio.exceptions.CancelledError"
 
 
 class _Attempt(Attempt, eq=False, kw_only=True):
-    """One attempt in its event loop. `begun` and its task are the loop's; `told` is written by the worker's loop."""
+    """One attempt in its event loop. `begun`, `over` and its task are the loop's; `told` is written by the worker's.
+
+    variables: what its context holds. over: its function has ended, and its task may run another one.
+    """
 
     slot: str
     home: EventLoop[_Attempt]
+    variables: Variables
     task: asyncio.Task[None] | None = None
     begun: bool = False
+    over: bool = False
     told: bool = False
 
     def tell(self) -> None:
@@ -52,7 +59,7 @@ class _Attempt(Attempt, eq=False, kw_only=True):
 
     def _end(self) -> None:
         # A task that is cancelled before its first step never runs at all, and could report nothing: see `_run`.
-        if self.begun and self.task is not None:
+        if self.begun and not self.over and self.task is not None:
             self.task.cancel()
 
 
@@ -68,6 +75,7 @@ class CoroutineExecutor:
         self._publish = publish
         self._queue: deque[Entry] = deque()
         self._numbers = itertools.count(slots + 1)
+        self._await = False  # whether attempts do, as far as is known
         self._free = [f"coroutine-{number}" for number in range(slots, 0, -1)]
         self._loops: list[EventLoop[_Attempt]] = []  # the last one takes what comes; the others only end what they run
 
@@ -138,54 +146,85 @@ class CoroutineExecutor:
     # -- in the thread of the event loop ------------------------------------------------------------------------------
 
     def _feed(self, loop: EventLoop[_Attempt]) -> None:
-        """Start attempts while there are free slots and entries for them."""
-        free, queue, clock, create = self._free, self._queue, time.monotonic, loop.asyncio.create_task
-        attempts, run = loop.attempts, self._run
-        while queue and loop is self._loops[-1]:
+        """Start attempts: all there are slots for while they await, else one, which `_run` goes on from."""
+        while self._queue and loop is self._loops[-1]:
             # Two threads may be here for a moment, when another loop takes over: each step is one under the GIL.
             try:
-                slot = free.pop()
+                slot = self._free.pop()
             except IndexError:
                 return
-            try:
-                entry = queue.popleft()
-            except IndexError:
-                free.append(slot)
-                continue  # what came between the two saw no free slot, and woke nobody
-            attempt = _Attempt(entry, entry.run, clock(), [None], slot=slot, home=loop)
-            attempt.task = create(run(attempt), context=Variables())
-            attempts.add(attempt)
-            if entry.partition.fenced:  # `cancel` may have looked before it was there to be seen
-                attempt.tell()
+            attempt = self._take(loop, slot, Variables(), time.monotonic())
+            if attempt is not None:
+                attempt.task = loop.asyncio.create_task(self._run(attempt), context=attempt.variables)
+                self._show(attempt)
+                if not self._await:
+                    return  # it asks for the next start, when it does await
+                continue
+            self._free.append(slot)  # and again: what came between the two saw no free slot, and woke nobody
+
+    def _take(self, loop: EventLoop[_Attempt], slot: str, variables: Variables, now: float) -> _Attempt | None:
+        try:
+            entry = self._queue.popleft()
+        except IndexError:
+            return None
+        return _Attempt(entry, entry.run, now, [None], slot=slot, home=loop, variables=variables)
+
+    def _show(self, attempt: _Attempt) -> None:
+        attempt.home.attempts.add(attempt)
+        if attempt.entry.partition.fenced:  # `cancel` may have looked before it was there to be seen
+            attempt.tell()
 
     async def _run(self, attempt: _Attempt) -> None:
-        runnable = self._runnables[attempt.entry.task.name]
-        timeout = runnable.spec.timeout
-        since = attempt.since = time.monotonic()
-        attempt.begun = True
-        if attempt.told and attempt.task is not None:
-            attempt.task.cancel()  # it was told before it began: it sees that where it first awaits
-        try:
-            deadline = since + timeout if timeout else None
-            result, context = call(attempt.entry, runnable, deadline, self._publish, attempt.began)
-            if type(result) is CoroutineType or inspect.isawaitable(result):
-                result = await result
-            outcome = succeeded(attempt.entry.task, runnable.spec, result, context)
-        except BaseException as error:  # as in `execute`; asyncio would end its loop by a SystemExit
-            outcome = outcome_of(error)
-        ended = time.monotonic()
-        if timeout and ended - since > timeout and isinstance(outcome, Failed):
-            outcome = _timed_out(outcome, timeout)
-        if attempt.claim():
-            self._ended(attempt, outcome, ended)
+        """Run it, and in the same asyncio.Task what comes next, while none of them awaits: a Task costs as much."""
+        loop, clock = attempt.home, time.monotonic
+        turn = loop.mark()
+        began = since = attempt.since = clock()
+        while True:
+            attempt.begun = True
+            entry = attempt.entry
+            runnable = self._runnables[entry.task.name]
+            timeout = runnable.spec.timeout
+            if attempt.told and attempt.task is not None:
+                attempt.task.cancel()  # it was told before it began: it sees that where it first awaits
+            try:
+                deadline = since + timeout if timeout else None
+                result, context = call(entry, runnable, deadline, self._publish, attempt.began)
+                if type(result) is CoroutineType or inspect.isawaitable(result):
+                    result = await result
+                outcome = succeeded(entry.task, runnable.spec, result, context)
+            except BaseException as error:  # as in `execute`; asyncio would end its loop by a SystemExit
+                outcome = outcome_of(error)
+            attempt.over = True
+            ended = clock()
+            if timeout and ended - since > timeout and isinstance(outcome, Failed):
+                outcome = _timed_out(outcome, timeout)
+            loop.attempts.discard(attempt)
+            if not attempt.claim():
+                return  # it was given up, and so was its slot
+            self._mailbox.report((entry, attempt.run, outcome, since, ended))
+            self._await = loop.turn != turn
+            following = None if self._await or ended - began > _STRETCH else self._following(attempt, ended)
+            if following is None:
+                self._free.append(attempt.slot)
+                break
+            attempt, since = following, ended
+        self._leave(loop)
 
-    def _ended(self, attempt: _Attempt, outcome: Outcome, ended: float) -> None:
-        loop = attempt.home
-        loop.attempts.discard(attempt)
-        self._free.append(attempt.slot)
-        self._mailbox.report((attempt.entry, attempt.run, outcome, attempt.since, ended))
+    def _following(self, attempt: _Attempt, now: float) -> _Attempt | None:
+        """The attempt that may begin where this one has ended: it finds a task and a context like new."""
+        task, variables = attempt.task, attempt.variables
+        if task is None or task.cancelling() or len(variables) or attempt.home is not self._loops[-1]:
+            return None
+        following = self._take(attempt.home, attempt.slot, variables, now)
+        if following is not None:
+            following.task = task
+            self._show(following)
+        return following
+
+    def _leave(self, loop: EventLoop[_Attempt]) -> None:
+        """One asyncio.Task less; its slot may be free."""
         if loop is self._loops[-1]:
-            loop.take_soon()
+            loop.mark()
         else:
             self._wake()
         if not loop.attempts:
@@ -205,7 +244,14 @@ class CoroutineExecutor:
         """Its asyncio.Task is over and nothing was reported: something cancelled it before its first step."""
         if attempt.claim():
             error = ErrorInfo("cancelled", "something cancelled its asyncio.Task before it began")
-            attempt.home.call(lambda: self._ended(attempt, Failed(error), now))
+            attempt.home.call(lambda: self._never_began(attempt, Failed(error), now))
+
+    def _never_began(self, attempt: _Attempt, outcome: Outcome, now: float) -> None:
+        """In the thread of its event loop."""
+        attempt.home.attempts.discard(attempt)
+        self._free.append(attempt.slot)
+        self._mailbox.report((attempt.entry, attempt.run, outcome, attempt.since, now))
+        self._leave(attempt.home)
 
     def _give_up(self, attempt: _Attempt, now: float, timeout: float) -> None:
         stack = _stack(attempt)

@@ -27,15 +27,17 @@ _numbers = itertools.count(1)
 class EventLoop(Generic[Attempt]):
     """See the module. `feed` is called in its thread after `wake`; `attempts` is what runs in it.
 
-    complained: that it does not answer was logged; set by who asks.
+    complained: that it does not answer was logged; set by who asks. turn: see `mark`.
     """
 
     def __init__(self, feed: Callable[[EventLoop[Attempt]], None]) -> None:
         self.asyncio = _new_loop()
         self.attempts: set[Attempt] = set()
         self.complained = False
+        self.turn = 0
         self._feed = feed
         self._awake = False
+        self._marked = False
         self._asked: float | None = None
         self._retired = False
         self._ended = False
@@ -95,11 +97,21 @@ class EventLoop(Generic[Attempt]):
             self._ended = True
             self.asyncio.stop()
 
-    def take_soon(self) -> None:
-        """`wake`, in its own thread: once for all that end in one turn of the loop."""
-        if not self._awake:
-            self._awake = True
-            self.asyncio.call_soon(self._take)
+    def mark(self) -> int:
+        """Have it take what there is after this step, once for all steps of this turn; returns `turn`.
+
+        Who reads the same `turn` later has not been suspended since: what resumes a task is called after what is asked
+        for here, and that counts up.
+        """
+        if not self._marked:
+            self._marked = True
+            self.asyncio.call_soon(self._turn_over)
+        return self.turn
+
+    def _turn_over(self) -> None:
+        self._marked = False
+        self.turn += 1
+        self._feed(self)
 
     def _take(self) -> None:
         # Order: the flag first, so that what comes while this looks wakes it again.

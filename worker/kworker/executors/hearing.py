@@ -16,7 +16,7 @@ from kworker.core.entry import Entry
 from kworker.executors.base import Runnable, overdue
 from kworker.executors.child import TOLD
 from kworker.executors.children import Child
-from kworker.executors.messages import RESERVED, Broken, Ended, Line, Ready, Reports
+from kworker.executors.messages import RESERVED, Broken, Ended, Line, Ready, Reports, Successes
 from kworker.mailbox import Mailbox
 from kworker.task import SUCCESS, Crashed, ErrorInfo, Failed, Outcome, TimedOut
 
@@ -112,25 +112,38 @@ class Hearing:
         return Crashed(ErrorInfo("crash", f"its process {how(code)}", tail))
 
     def _take_reports(self, child: Child, message: Reports) -> None:
-        report, costs = self._mailbox.report, self.costs
         # Order: what it has printed until it said this, while it is known by which task.
         self.listen(child)
         for ended in message.ended:
-            entry = child.reported(ended.number)
-            if entry is None:
-                continue  # settled already
-            if child.output.used:
-                for text in child.output.end():
-                    _print(child, entry, text)
-            outcome = SUCCESS if ended.outcome is None else self._judge(child, entry, ended, ended.outcome)
-            report((entry, entry.run, outcome, ended.since, ended.ended))
-            name, took = entry.task.name, ended.ended - ended.since
-            costs[name] = costs.get(name, _UNKNOWN) * (1 - _WEIGHT) + took * _WEIGHT  # infinity stays
-            child.progress = ended.ended
+            if isinstance(ended, Successes):
+                self._take_ended(child, ended.number, ended.since, ended.ended, None)
+            else:
+                self._take_ended(child, ended.number, ended.since, [ended.ended], ended)
         child.finished |= message.last
 
-    def _judge(self, child: Child, entry: Entry, ended: Ended, outcome: Outcome) -> Outcome:
+    def _take_ended(self, child: Child, number: int, since: float, times: list[float], judged: Ended | None) -> None:
+        """Report attempts that ended at these times, one after the other from `since` on; judged: or the only one."""
+        entries = child.reported(number, len(times))
+        if not entries:
+            return  # settled already
+        if child.output.used:
+            for text in child.output.end():
+                _print(child, entries[0], text)
+        if len(entries) < len(times):  # the first ones are settled
+            since, times = times[-len(entries) - 1], times[-len(entries) :]
+        costs, reports = self.costs, []
+        outcome = SUCCESS if judged is None else self._judge(child, entries[0], judged)
+        for entry, ended in zip(entries, times, strict=True):
+            reports.append((entry, entry.run, outcome, since, ended))
+            name = entry.task.name
+            costs[name] = costs.get(name, _UNKNOWN) * (1 - _WEIGHT) + (ended - since) * _WEIGHT  # infinity stays
+            since = ended
+        child.progress = since
+        self._mailbox.report_all(reports)
+
+    def _judge(self, child: Child, entry: Entry, ended: Ended) -> Outcome:
         """What came too late has timed out, as in a thread."""
+        outcome = ended.outcome
         if not isinstance(outcome, Failed):
             return outcome
         timeout, stack = self.timeout(entry), outcome.error.stack

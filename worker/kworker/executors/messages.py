@@ -73,13 +73,24 @@ class Given(Struct, array_like=True, gc=False):
     task: Task
 
 
-class Ended(Struct, array_like=True, gc=False):
-    """An attempt that ended. outcome: None for SUCCESS, which is what most are. Times: monotonic seconds."""
+class Ended(Struct, tag=True, array_like=True, gc=False):
+    """An attempt that ended, not by a SUCCESS. Times: monotonic seconds."""
 
     number: int
     since: float
     ended: float
-    outcome: Outcome | None
+    outcome: Outcome
+
+
+class Successes(Struct, tag=True, array_like=True, gc=False):
+    """Attempts of numbers without gaps that were a SUCCESS, as most are, each begun when the one before it had ended.
+
+    number, since: of the first one. ended: of each. Times: monotonic seconds.
+    """
+
+    number: int
+    since: float
+    ended: list[float]
 
 
 class Ready(Struct, tag=True, array_like=True):
@@ -95,7 +106,7 @@ class Broken(Struct, tag=True, array_like=True):
 class Reports(Struct, tag=True, array_like=True):
     """Attempts that ended, in order. last: it begins nothing more, and ends."""
 
-    ended: list[Ended]
+    ended: list[Ended | Successes]
     last: bool = False
 
 

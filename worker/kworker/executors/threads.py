@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ from kworker.task import Failed, TimedOut
 log = logging.getLogger(__name__)
 
 _GRACE = 2.0
-_OWN_FRAMES = 6  # of a slot's stack: the thread's start, the slot's loop, `execute` and `call`
+_OWN = (threading.__file__, str(Path(__file__).parent))
 
 
 class _Slot:
@@ -188,23 +189,31 @@ class ThreadExecutor:
         self._mailbox.report((attempt.entry, attempt.run, outcome, attempt.since, now))
 
     def _serve(self, slot: _Slot) -> None:
-        take, report, clock = self._queue.get, self._mailbox.report, time.monotonic
-        runnables, publish = self._runnables, self._publish
+        take, take_now, report, clock = self._queue.get, self._queue.get_nowait, self._mailbox.report, time.monotonic
+        publish = self._publish
+        plans = {name: (runnable, runnable.spec.timeout) for name, runnable in self._runnables.items()}
+        ended = clock()
         while True:
-            entry = take()
+            try:
+                entry = take_now()
+                since = ended  # it follows at once: one look at the clock for each
+            except queue.Empty:
+                entry = take()
+                since = clock()
             if entry is None:
                 return
-            since = clock()
-            attempt = slot.attempt = Attempt(entry, entry.run, since, [None])
+            claims = [None]
+            attempt = slot.attempt = Attempt(entry, entry.run, since, claims)
             if entry.partition.fenced:  # `cancel` may have looked before it was there to be seen
                 attempt.cancel()
-            runnable = runnables[entry.task.name]
-            timeout = runnable.spec.timeout
+            runnable, timeout = plans[entry.task.name]
             outcome = execute(entry, runnable, since + timeout if timeout else None, publish, attempt.began)
             ended = clock()
             if timeout and ended - since > timeout and isinstance(outcome, Failed):
                 outcome = TimedOut(outcome.error)  # it raised because it was told, or too late to tell
-            if not attempt.claim():
+            try:
+                claims.pop()  # as `claim` does
+            except IndexError:
                 return  # it was given up, and so was this slot
             slot.attempt = None
             report((entry, attempt.run, outcome, since, ended))
@@ -219,6 +228,12 @@ def _frames() -> dict[int, FrameType]:
 
 
 def _stack(slot: _Slot, frames: Mapping[int, FrameType]) -> str:
+    """From where kworker called something else: the thread's start and the slot's loop say nothing."""
     thread = slot.thread
     frame = frames.get(thread.ident) if thread is not None and thread.ident is not None else None
-    return "".join(traceback.format_stack(frame)[_OWN_FRAMES:]) if frame is not None else ""
+    if frame is None:
+        return ""
+    calls = list(traceback.extract_stack(frame))
+    while calls and calls[0].filename.startswith(_OWN):
+        del calls[0]
+    return "".join(traceback.format_list(calls))

@@ -16,6 +16,7 @@ from confluent_kafka import (
     IsolationLevel,
     KafkaError,
     KafkaException,
+    TopicCollection,
 )
 from confluent_kafka import TopicPartition as Position
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but its types do not re-export them
@@ -49,6 +50,7 @@ class Backlogs:
         quiet: dict[str, Any] = {"logger": silent, "error_cb": self._complain}
         self._admin = AdminClient({**admin, **quiet})
         self._settings = {**consumer, **quiet, "queued.min.messages": "2000"}
+        self._settings.pop("topic.blacklist", None)  # what is read is chosen here
         self._consumer: Consumer | None = None
 
     def close(self) -> None:
@@ -81,6 +83,16 @@ class Backlogs:
             offset, metadata = committed.get(place, (None, ""))
             found.append(backlog(place, lows[place], max(ends[place], lows[place]), offset, metadata))
         return found
+
+    def topic(self, name: str) -> tuple[str, list[int]]:
+        """A topic's id and its partitions, '' and none when there is no such topic. Raises KafkaException."""
+        try:
+            found = self._admin.describe_topics(TopicCollection([name]), request_timeout=CALL)[name].result(CALL)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return "", []
+            raise
+        return str(found.topic_id), sorted(one.id for one in found.partitions)
 
     def oldest(self, backlogs: Iterable[Backlog], within: float = CALL) -> dict[TopicPartition, float]:
         """When the first unfinished record of each partition was published, in seconds since the epoch.
@@ -150,6 +162,8 @@ class Backlogs:
 
     def why(self, error: Exception) -> str:
         """Why a method raised this KafkaException, or TimeoutError, as far as it is known."""
+        if not isinstance(error, KafkaException | TimeoutError):
+            return str(error)
         said = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
         return self._complaint or said
 

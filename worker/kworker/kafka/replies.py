@@ -8,7 +8,6 @@ their answers kept; every call gets one, or the fault for which there will be no
 from __future__ import annotations
 
 import logging
-import shlex
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -19,10 +18,12 @@ from typing import NamedTuple, TypeVar, cast
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as Position
+from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # public, but its types do not re-export it
 
 from kworker.config import Config
 from kworker.core.reply import Answer, Awaited, answer
 from kworker.errors import CallError, ConfigError
+from kworker.kafka.commands import create_command
 from kworker.kafka.settings import consumer_settings
 from kworker.task import Record
 
@@ -279,9 +280,9 @@ class Replies:
             self.complaint = error.str()
 
     def _missing(self, topic: str) -> str:
-        command = ["kafka-topics.sh", "--bootstrap-server", self._bootstrap, "--create", "--topic", topic]
-        command += ["--partitions", "3", "--config", "retention.ms=3600000"]
-        return f"the reply topic {topic!r} does not exist; create it with: {shlex.join(command)}"
+        plan = NewTopic(topic, num_partitions=3, config={"retention.ms": "3600000"})
+        command = create_command(self._bootstrap, self._kafka, plan)
+        return f"the reply topic {topic!r} does not exist; create it with: {command}"
 
 
 def _settle(future: Future[_Result], result: _Result) -> None:

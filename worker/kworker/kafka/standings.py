@@ -7,14 +7,13 @@ schedule's records, its renewals and its tombstones is told in core/scheduled.py
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message
 from confluent_kafka import TopicPartition as Position
 
 from kworker.core.delayed import CANCEL, ends
-from kworker.core.scheduled import PREFIX, standing
+from kworker.core.scheduled import PREFIX, Newer, standing
 from kworker.core.wire import headers_of
 from kworker.errors import DecodeError
 from kworker.kafka.reader import READER, partitions_of, to_the_ends
@@ -41,6 +40,8 @@ class Standings:
         self.there = False
         """Whether there is a delay log."""
         self.by_name: dict[str, Stood] = {}
+        self.newer: dict[str, tuple[int, int]] = {}
+        """Schedules that cannot be read here and stand nevertheless: by the name, (partition, offset)."""
         self.requests: dict[str, list[tuple[int, bytes]]] = {}
 
     def take(self, message: Message) -> None:
@@ -54,10 +55,17 @@ class Standings:
     def _schedule(self, key: bytes, message: Message) -> None:
         name, headers = _name(key), _headers(message)
         partition, offset, before = message.partition() or 0, message.offset() or 0, self.by_name.get(name)
-        found = None
+        found, newer = None, False
         if headers is not None:
-            with suppress(ValueError):  # its owner sets it aside
+            try:
                 found = standing(key, message.value(), headers)
+            except ValueError as error:  # its owner sets it aside, or keeps it
+                newer = isinstance(error, Newer)
+        kept = self.newer.get(name)
+        if kept is not None and kept[0] == partition:
+            if kept[1] > ends(dict(headers or []), offset)[0]:
+                return  # it means an earlier one
+            del self.newer[name]
         if before is not None and before.partition == partition:
             until = ends(dict(headers or []), offset)[0]
             if before.offset > until:  # it means an earlier one
@@ -66,6 +74,8 @@ class Standings:
                 return
             if found is not None and until == offset:  # who wrote it may not know how far the one before had got
                 found = found.over(before.standing)
+        if newer:
+            self.newer[name] = partition, offset
         if found is not None:
             self.by_name[name] = Stood(found, partition, offset)
         elif before is not None and before.partition == partition:

@@ -11,6 +11,7 @@ clocks (see cron(8) of Debian):
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -22,6 +23,9 @@ LONGEST = 100
 """Characters of a cron expression."""
 
 SHORTEST_INTERVAL = 1.0
+"""Seconds."""
+
+DAY = 86400
 """Seconds."""
 
 LAST = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
@@ -57,13 +61,55 @@ class Cron(Struct, frozen=True, tag="cron", forbid_unknown_fields=True):
 
     def after(self, when: float) -> Iterator[float]:
         """Every time it is due after `when`, in order; seconds since the epoch."""
+        zone = ZoneInfo(self.tz)
+        minute, hour, *_ = self.expression.split()
+        if minute.startswith("*") or hour.startswith("*"):
+            yield from self._as_shown(max(when, 0.0), zone)
+            return
         last = max(when, 0.0)
-        for due in CronSim(self.expression, datetime.fromtimestamp(last, ZoneInfo(self.tz))):
+        for due in CronSim(self.expression, datetime.fromtimestamp(last, zone)):
             at = due.timestamp()
             # cronsim starts an overlap from its first half; what was due there is not due again in the second.
             if at > last:
                 last = at
                 yield at
+
+    def _as_shown(self, last: float, zone: ZoneInfo) -> Iterator[float]:
+        """Period by period between two changes of the clock.
+
+        cronsim goes by whole hours and misses what is shown where a change is within one: at 02:45 (Pacific/Chatham),
+        by half an hour (Australia/Lord_Howe), at 00:01 (Antarctica/Casey).
+        """
+        offset = _offset(last, zone)
+        while True:
+            for due in CronSim(self.expression, datetime.fromtimestamp(last + offset, UTC).replace(tzinfo=None)):
+                at = due.replace(tzinfo=UTC).timestamp() - offset
+                change = _change(last, at, zone)
+                if change is not None:
+                    last, offset = change - 1, _offset(change, zone)  # the first moment of the period may be due
+                    break
+                yield at
+                last = at
+            else:
+                return
+
+
+def _offset(at: float, zone: ZoneInfo) -> float:
+    """Seconds that the clock is before UTC."""
+    offset = datetime.fromtimestamp(at, zone).utcoffset()
+    return offset.total_seconds() if offset is not None else 0.0
+
+
+def _change(start: float, end: float, zone: ZoneInfo) -> float | None:
+    """The first second of another offset than the one at `start`, up to and with `end`."""
+    offset = _offset(start, zone)
+    while start < end:
+        until = min(start + DAY, end)
+        if _offset(until, zone) != offset:
+            seconds = range(int(start), int(until) + 1)
+            return float(seconds[bisect_left(seconds, True, key=lambda at: _offset(at, zone) != offset)])
+        start = until
+    return None
 
 
 class Every(Struct, frozen=True, tag="every", forbid_unknown_fields=True):

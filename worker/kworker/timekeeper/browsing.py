@@ -5,7 +5,6 @@ It reads and changes nothing. Memory does not grow with what waits: it is kept i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -15,7 +14,7 @@ from kworker.core.delayed import Delayed, decode
 from kworker.kafka.reader import READER, partitions_of
 from kworker.timekeeper.cache import Cache
 from kworker.timekeeper.entry import Entry
-from kworker.timekeeper.reading import Clocks
+from kworker.timekeeper.reading import clocks
 from kworker.timekeeper.replay import replay
 
 
@@ -61,11 +60,7 @@ class Browser:
 
     def _load(self, consumer: Consumer) -> None:
         self._caches = {number: Cache() for number in partitions_of(consumer, self._log)}
-        replay(consumer, self._log, self._caches, _clocks)
-
-
-def _clocks() -> Clocks:
-    return Clocks(int(time.time() * 1000), int(time.monotonic() * 1000))
+        replay(consumer, self._log, self._caches, clocks)
 
 
 def _task(entry: Entry) -> Delayed:

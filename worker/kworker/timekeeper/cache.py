@@ -215,6 +215,17 @@ class Cache:
         rows = self._db.execute(f"SELECT {_ROW} FROM entry ORDER BY due, id LIMIT ?", (limit,))
         return [Entry(*row) for row in rows]
 
+    def by_content(self, wall: int) -> list[tuple[bytes, int, int, int, int | None]]:
+        """Of the tasks of each content: how many wait, how many of them are due (wall: ms since the epoch), when the
+        first is, and when the first that is not yet. For who keeps little of them."""
+        self._db.execute("CREATE INDEX IF NOT EXISTS by_content ON entry (content, due) WHERE fault = ''")
+        rows = self._db.execute(
+            "SELECT content, count(*), sum(due <= ?1), min(due), min(CASE WHEN due > ?1 THEN due END) FROM entry"
+            " WHERE fault = '' GROUP BY content",
+            (wall,),
+        )
+        return rows.fetchall()
+
     def at(self, offsets: Iterable[int]) -> list[Entry]:
         """The entries at these offsets, as far as they still wait."""
         found = (self._db.execute(f"SELECT {_ROW} FROM entry WHERE offset = ?", (offset,)) for offset in offsets)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from kworker.core.delayed import Answer, Outcome, answer, decode, set_aside, tombstone
-from kworker.core.scheduled import record
+from kworker.core.scheduled import again, record
 from kworker.kafka.delaylog import LogPlace
 from kworker.kafka.transaction import KEY_DECIDES, Failed, Placed, Refused, Transactions
 from kworker.task import ErrorInfo, Publication, Reason, Record
@@ -36,6 +36,7 @@ _NOT_NOW = 30_000
 SHIFTED = 1_000
 """Milliseconds by which the wall clock was set, to be worth counting the due times anew."""
 _OPEN_TOO_LONG = 30.0
+_FAR, _TRIAL = 86_400_000, 600_000  # ms: how far a clock is set to be doubted, and for how long
 
 
 class Holding:
@@ -75,6 +76,9 @@ class Holding:
         self._told = False
         self.distance = clocks().distance
         """Of the wall clock from the monotonic one, in ms, when it was taken over: due times are counted by it."""
+        self._believed = self.distance
+        self._doubted: int | None = None  # since when, by the monotonic clock
+        self._told_newer: set[bytes] = set()
         self._alone: set[int] = set()
         self._unread: dict[bytes, int] = {}  # ids that were written again, and where: not read yet
 
@@ -152,6 +156,17 @@ class Holding:
             "delay log taken over", extra={**self._named(), "waiting": self.cache.pending, "seconds": round(seconds, 3)}
         )
 
+    def look(self) -> int:
+        """Forget what need not be known any more, and tell of each schedule once that only newer workers can read;
+        returns how many there are."""
+        self.cache.forget(self._clocks().wall)
+        newer = {entry.id: entry for entry in self.cache.schedules.newer()}
+        for id in newer.keys() - self._told_newer:
+            said = {**self._named(), "schedule": _text(id), "error": newer[id].fault}
+            log.error("a schedule waits for a worker that can read it, a newer one; here it cannot fire", extra=said)
+        self._told_newer = set(newer)
+        return len(newer)
+
     # -- handing over -------------------------------------------------------------------------------------------
 
     def next_ready(self, steady: int) -> int | None:
@@ -209,6 +224,8 @@ class Holding:
     def _fire(self) -> bool:
         """Publish what schedules are due for, and renew each in the same transaction."""
         clocks = self._clocks()
+        if not self._believes(clocks):
+            return False
         due = self._settled(self.cache.schedules.due(clocks.steady, clocks.wall))
         if broken := [entry for entry in due if entry.fault]:
             self._set_aside(broken)
@@ -224,6 +241,23 @@ class Holding:
         if (offsets := self._write(records, owners)) is not None:
             self._fired(firings, offsets)
         return bool(due)
+
+    def _believes(self, clocks: Clocks) -> bool:
+        """Whether schedules may be decided of by the wall clock. A decision for a far future stands until that comes:
+        so a clock that was set far ahead is believed only when it stays so."""
+        ahead = clocks.distance - self._believed
+        if ahead <= _FAR:
+            self._doubted = None
+            if ahead > -_FAR:
+                self._believed = clocks.distance
+            return True
+        if self._doubted is None:
+            self._doubted = clocks.steady
+            log.warning("the clock was set by more than a day: schedules wait ten minutes, whether it stays so")
+        if clocks.steady - self._doubted < _TRIAL:
+            return False
+        self._believed, self._doubted = clocks.distance, None
+        return True
 
     def _settled(self, schedules: list[Entry]) -> list[Entry]:
         """Those of which all is read that was written here: the others may be further than they seem."""
@@ -305,7 +339,7 @@ class Holding:
         for entry in exposed:
             value, headers, _ = entry.record()
             records.append((Publication(self.topic, entry.id, value, headers), self.partition))
-        records += [(record(standing_of(entry), self.topic, entry.offset), self.partition) for entry in schedules]
+        records += [(self._as_it_stands(entry), self.partition) for entry in schedules]
         offsets = self._write(records, [])
         assert offsets is not None  # it raises instead, where no entry is named
         # Order: not handed over before the new record is read, or that one would look like another task then.
@@ -313,6 +347,12 @@ class Holding:
         self.cache.schedules.renewed(schedules)
         self._unread |= zip([entry.id for entry in (*exposed, *schedules)], offsets, strict=True)
         return True
+
+    def _as_it_stands(self, schedule: Entry) -> Publication:
+        if not schedule.fault:
+            return record(standing_of(schedule), self.topic, schedule.offset)
+        value, headers, _ = schedule.record()
+        return again(value, headers, schedule.id, self.topic, schedule.offset)
 
     def _write(self, records: Sequence[Placed], entries: Sequence[Entry]) -> list[int] | None:
         """Write them in one transaction; returns the offset of each, None when the broker does not take some: their

@@ -1,17 +1,24 @@
 """A process that reads one partition of the delay log from its start into the file of a cache, for a worker.
 
 Reading a million entries takes seconds of Python; in the worker they would be taken from the tasks, which one
-interpreter runs. Promises: it gives way to everything else that wants the processor; the file has a name only until the
-worker has opened it; it ends when the worker does. What it is told comes through its standard input, so no argument
+interpreter runs. Promises: it takes only the processor time that nobody else wants, and after half a minute of that no
+more than a tenth of a core that is wanted, so it ends in time on a full machine as well; the file has a name only until
+the worker has opened it; it ends when the worker does. What it is told comes through its standard input, so no argument
 shows a secret; what it found goes to its standard output. It hands nothing over and joins no group.
 """
 
 from __future__ import annotations
 
 import gc
+import math
 import os
 import sqlite3
 import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from typing import BinaryIO
 
 import msgspec
@@ -25,12 +32,12 @@ from kworker.timekeeper.replay import replay
 OPENED = b"\n"
 """What the worker says when it has opened the file."""
 
-_NICE = 5
+_NICE = 10  # of a core that others want as well, the kernel gives this one a tenth
 
 
 class Order(Struct, frozen=True):
     """What to read. settings: of a Consumer. folder: where the file is to be; None is where temporary files are.
-    wall, steady: what the worker's clocks show."""
+    wall, steady: what the worker's clocks show. patience: for how many seconds only idle time is taken."""
 
     settings: dict[str, str]
     log: str
@@ -38,6 +45,7 @@ class Order(Struct, frozen=True):
     folder: str | None
     wall: int
     steady: int
+    patience: float = 30.0
 
 
 class Loaded(Struct, frozen=True):
@@ -51,6 +59,10 @@ class Loaded(Struct, frozen=True):
 
 class _Alone(Exception):
     """The worker is gone."""
+
+
+class _TooSlow(Exception):
+    """Too little is left over."""
 
 
 def main() -> None:
@@ -75,18 +87,38 @@ def _load(order: Order, heard: BinaryIO, said: BinaryIO) -> Loaded:
         if heard.readline() != OPENED:
             raise _Alone
 
-    def look() -> Clocks:
+    def look(until: float) -> Clocks:
         if os.getppid() != parent:
             raise _Alone
+        if time.monotonic() > until:
+            raise _TooSlow
         return Clocks(order.wall, order.steady)
+
+    def read(until: float) -> None:
+        # A client of its own: the threads of one work as the one that made it.
+        with Consumer(order.settings) as consumer:
+            replay(consumer, order.log, {order.partition: cache}, partial(look, until))
 
     cache = Cache(order.folder, shown=shown)
     try:
-        with Consumer(order.settings) as consumer:
-            replay(consumer, order.log, {order.partition: cache}, look)
+        _read(read, order.patience)
         return Loaded(cache.position, cache.pending, sorted(cache.exposed))
     finally:
         cache.close()
+
+
+def _read(read: Callable[[float], None], patience: float) -> None:
+    """At first in a thread that gives way; it could not take that back, so another one goes on after it."""
+    with ThreadPoolExecutor(1, initializer=_give_way) as pool, suppress(_TooSlow):
+        return pool.submit(read, time.monotonic() + patience).result()
+    return read(math.inf)
+
+
+def _give_way() -> None:
+    # Nice 19 is not enough: what runs ends its turn of some milliseconds when a thread of the worker wakes up.
+    if sys.platform == "linux":
+        with suppress(OSError):  # it may be forbidden
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _say(said: BinaryIO, what: object) -> None:

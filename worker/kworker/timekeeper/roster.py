@@ -35,7 +35,8 @@ _ROW = "offset, id, due, content, fault, tries"
 
 class Planned(Struct, frozen=True, gc=False):
     """A record of a schedule. until: up to which offset it replaces others: an owner's renewal names the one that it
-    means. standing: None when the record cannot be read; `fault` says why, and `content` is the record."""
+    means. standing: None when the record cannot be read; `fault` says why, and `content` is the record. newer: it can
+    be, by others: it is kept for them."""
 
     id: bytes
     offset: int
@@ -43,6 +44,7 @@ class Planned(Struct, frozen=True, gc=False):
     standing: Standing | None
     content: bytes
     fault: str
+    newer: bool = False
 
 
 class Roster:
@@ -68,7 +70,8 @@ class Roster:
                 self._insert(old.id, old.offset, before.over(new), distance, exposed=True)
             return
         if new is None:
-            row = (planned.id, planned.offset, 0, -distance, planned.content, planned.fault, False)
+            due, ready = (NEVER, NEVER) if planned.newer else (0, -distance)
+            row = (planned.id, planned.offset, due, ready, planned.content, planned.fault, False)
             self._db.execute("INSERT OR REPLACE INTO schedule VALUES (?, ?, ?, ?, ?, ?, 0, ?)", row)
             return
         # What names the offset that it replaces was made from it; anything else may not know how far that one got.
@@ -112,6 +115,16 @@ class Roster:
         ((when,),) = self._db.execute("SELECT min(ready) FROM schedule WHERE ready > ?", (steady,))
         return None if when is None else int(when)
 
+    def times(self) -> list[tuple[str, int]]:
+        """The topic of each that will fire, and when it is due, in ms since the epoch."""
+        rows = self._db.execute(f"SELECT {_ROW} FROM schedule WHERE fault = '' AND due < ?", (NEVER,))
+        return [(standing_of(entry).schedule.topic, entry.due) for entry in (Entry(*row) for row in rows)]
+
+    def newer(self) -> list[Entry]:
+        """Those that cannot be read here, and are kept for who can: a hundred at most."""
+        rows = self._db.execute(f"SELECT {_ROW} FROM schedule WHERE due = {NEVER} AND fault <> '' LIMIT 100")
+        return [Entry(*row) for row in rows]
+
     def overdue(self, wall: int, steady: int) -> float:
         """By how many seconds the one is late that is due for longest and did not fire; 0.0: none is."""
         row = "SELECT min(due) FROM schedule WHERE due <= ? AND fault = '' AND (ready <= ? OR tries > 0)"
@@ -120,7 +133,7 @@ class Roster:
 
     def exposed(self) -> list[Entry]:
         """Those that must be written again: the log alone, once it is compacted, would not tell them."""
-        rows = self._db.execute(f"SELECT {_ROW} FROM schedule WHERE exposed = 1 AND fault = ''")
+        rows = self._db.execute(f"SELECT {_ROW} FROM schedule WHERE exposed = 1 AND (fault = '' OR due = {NEVER})")
         return [Entry(*row) for row in rows.fetchmany(100)]
 
     # -- what was done ------------------------------------------------------------------------------------------

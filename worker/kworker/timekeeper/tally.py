@@ -24,6 +24,8 @@ class Tally:
         """Tasks that are due there and not handed over yet."""
         self.schedules = 0
         """Schedules that stand there."""
+        self.schedules_newer = 0
+        """Those beside them that only newer workers can read."""
         self.schedule_overdue = 0.0
         """By how many seconds the one is late that should have fired first, and did not yet."""
         self.log_partitions = 0
@@ -39,6 +41,7 @@ class Tally:
         metrics.gauge("kworker_delay_takeover_seconds", lambda: self._takeover_seconds)
         metrics.gauge("kworker_delay_takeover_timestamp_seconds", lambda: self._takeover_at)
         metrics.gauge("kworker_schedules", lambda: self.schedules)
+        metrics.gauge("kworker_schedules_unreadable", lambda: self.schedules_newer)
         metrics.gauge("kworker_schedule_overdue_seconds", lambda: self.schedule_overdue)
         metrics.counted("kworker_schedule_runs_total", lambda: self._runs)
         metrics.counted("kworker_schedule_missed_total", lambda: self._missed)

@@ -39,7 +39,8 @@ from kworker.kafka.transaction import Failed, Ousted, Transactions
 from kworker.metrics import Metrics
 from kworker.task import Record
 from kworker.timekeeper.cache import Cache
-from kworker.timekeeper.holding import SHIFTED, Holding
+from kworker.timekeeper.holding import Holding
+from kworker.timekeeper.keeping import Keeping
 from kworker.timekeeper.loader import Order
 from kworker.timekeeper.loading import Loading, LoadingFailed
 from kworker.timekeeper.reading import Clocks
@@ -77,9 +78,8 @@ class Timekeeper:
         self._fatal = fatal
         self._wall, self._steady = wall, steady
         self._holdings: dict[int, Holding] = {}
-        self._kept: dict[int, tuple[Cache, float, int]] = {}  # of others' partitions: since when, the clocks' distance
+        self._kept = Keeping()
         self._loadings: dict[int, Loading] = {}
-        self._retention = 0.0
         self._wait = 0.0
         self._next_look = self._next_count = 0.0
         self._stopping = threading.Event()
@@ -137,7 +137,7 @@ class Timekeeper:
         """See that the topic keeps what waits."""
         try:
             settings = self._log.settings()
-            self._retention = retention_of(settings)
+            self._kept.retention = retention_of(settings)
             wrong = faults(settings)
             why = self._log.repair(wrong) if wrong and self._config.create_topics else ""
         except (KafkaException, TimeoutError) as error:
@@ -278,13 +278,13 @@ class Timekeeper:
     def _look(self, ready: Sequence[Holding], now: float) -> None:
         """Count what is shown, and forget what need not be known any more."""
         self._next_look = now + _LOOK
+        self._kept.expire(now)
         clocks = self.clocks()
         self._tally.overdue = sum(holding.cache.overdue(clocks.steady, clocks.wall) for holding in ready)
         rosters = [holding.cache.schedules for holding in ready]
         self._tally.schedules = sum(roster.count for roster in rosters)
         self._tally.schedule_overdue = max((roster.overdue(*clocks) for roster in rosters), default=0.0)
-        for holding in ready:
-            holding.cache.forget(clocks.wall)
+        self._tally.schedules_newer = sum(holding.look() for holding in ready)
         if now >= self._next_count:
             self._next_count = now + _COUNT
             with suppress(KafkaException):  # the broker is away: what was seen last stays
@@ -322,12 +322,7 @@ class Timekeeper:
         log.warning("partitions of the delay log were given away while this worker was not heard")
 
     def _hold(self, partition: int) -> None:
-        cache, since, distance = self._kept.pop(partition, (None, 0.0, 0))
-        # Tombstones that came since may be gone from the log again. A machine that slept does not know how long it was.
-        late = time.monotonic() - since > self._retention / 2
-        if cache is not None and (late or abs(self.clocks().distance - distance) > SHIFTED):
-            cache.close()
-            cache = None
+        cache = self._kept.take(partition, time.monotonic(), self.clocks().distance)
         cache, gap = (cache, False) if cache is not None else self._empty()
         holding = self._holdings[partition] = Holding(
             self._log.name,
@@ -349,7 +344,7 @@ class Timekeeper:
         holding.close()
         if holding.cache.settled and not holding.gap:
             # Since the last step, not since now: it may have been frozen for long.
-            self._kept[partition] = holding.cache, self._last_step, holding.distance
+            self._kept.put(partition, holding.cache, self._last_step, holding.distance)
         else:
             holding.cache.close()
 

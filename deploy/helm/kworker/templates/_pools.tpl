@@ -27,13 +27,18 @@ A list or a map of options replaces the default's; scaling, resources and the li
 {{- if or (eq .scaling.kind "hpa") (ge (int (ternary .replicas .scaling.min (eq .scaling.kind "fixed"))) 1) -}}true{{- end -}}
 {{- end -}}
 
-{{/* Whether it always has one that hands over delayed tasks, as far as the values say: "true" or nothing. */}}
-{{- define "kworker.keepsTime" -}}
+{{/* Whether its pods hand over delayed tasks, as far as the values say: "true" or nothing. */}}
+{{- define "kworker.handsOver" -}}
 {{- $given := list (toString (get .options "timekeeper")) -}}
 {{- range .env -}}{{- if eq (toString .name) "KWORKER_TIMEKEEPER" -}}{{- $given = append $given (toString .value) -}}{{- end -}}{{- end -}}
 {{- $off := regexMatch "(?m)^\\s*timekeeper\\s*=\\s*false" .config -}}
 {{- range $given -}}{{- if has (lower .) (list "false" "no" "0") -}}{{- $off = true -}}{{- end -}}{{- end -}}
-{{- if and (include "kworker.keeps" .) (not $off) -}}true{{- end -}}
+{{- if not $off -}}true{{- end -}}
+{{- end -}}
+
+{{/* Whether it always has one that does: "true" or nothing. */}}
+{{- define "kworker.keepsTime" -}}
+{{- if and (include "kworker.keeps" .) (include "kworker.handsOver" .) -}}true{{- end -}}
 {{- end -}}
 
 {{/* A value as text: whole numbers without the exponent that YAML's numbers get. */}}
@@ -185,6 +190,9 @@ configMap: {name: {{ default .name .pool.existingConfigMap }}}
 {{- if and $closed .Values.monitoring.podMonitor.enabled -}}
 {{- fail "networkPolicy.from: say where Prometheus is, for monitoring.podMonitor: by default only the release's own namespace is let in" -}}
 {{- end -}}
+{{- if and $pools (not .Values.image.repository) -}}
+{{- fail "image.repository: name the image that you built with your plugins (docs/how-to/deploy.md); there is none that everybody could pull" -}}
+{{- end -}}
 {{- range $name, $pool := $pools -}}
 {{- $where := printf "workers.%s" $name -}}
 {{- if or (has $name (list "backlog" "dashboards" "topics" "monitoring" "workers")) (hasSuffix "-topics" $name) -}}
@@ -193,8 +201,8 @@ configMap: {name: {{ default .name .pool.existingConfigMap }}}
 {{- if and $closed (eq $pool.scaling.kind "keda") -}}
 {{- fail (printf "networkPolicy.from: say where KEDA is, for %s.scaling: by default only the release's own namespace is let in" $where) -}}
 {{- end -}}
-{{- if not (or (ne $pool.scaling.kind "keda") (include "kworker.keeps" $pool) $timekeeper $pool.scaling.timekeeperElsewhere) -}}
-{{- fail (printf "%s.scaling.min: with 0 nobody hands over delayed tasks, long retries and schedules: say 1, or give another pool a pod that stays and its timekeeper, or say scaling.timekeeperElsewhere: true" $where) -}}
+{{- if not (or (ne $pool.scaling.kind "keda") (include "kworker.keeps" $pool) (include "kworker.handsOver" $pool) $timekeeper $pool.scaling.timekeeperElsewhere) -}}
+{{- fail (printf "%s.scaling.min: with 0 and without its timekeeper nobody hands over delayed tasks, long retries and schedules: leave the timekeeper on, or give another pool a pod that stays and its timekeeper, or say scaling.timekeeperElsewhere: true" $where) -}}
 {{- end -}}
 {{- range $option, $_ := $pool.options -}}
 {{- $option = $option | replace "-" "_" -}}
