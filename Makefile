@@ -29,8 +29,8 @@ demo: venv ## two workers, thousands of tasks, one kill: no Kafka, no Docker, no
 # What failed is run once more, alone, when nothing else has the machine, with the same seed: a fault fails twice. What
 # passes then is named in the last lines and is unstable; why it failed stands above: mend it.
 test: export KWORKER_TEST_SEED := $(or $(KWORKER_TEST_SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
-test: check ## everything: check, then all tests on a real Kafka that they start
-	$(BIN)/pytest -m "not long" || { test $$? = 1 && \
+test: check ## everything: check, then all tests on real Kafkas that they start: two at a time, each with its own
+	$(BIN)/pytest -n 2 --dist loadfile -m "not long" || { test $$? = 1 && \
 		$(BIN)/pytest -v -m "not long" --last-failed --last-failed-no-failures none; }
 
 check: lint types imports ## lint, types and import contracts: what needs no broker

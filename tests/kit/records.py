@@ -89,6 +89,7 @@ def produce(bootstrap: str, topic: str, records: Iterable[NewRecord | bytes]) ->
         _client(bootstrap)
         | {
             "enable.idempotence": True,
+            "max.in.flight": 1,  # as kworker's own: more could lose the first records of a new topic
             "linger.ms": 2,
             "delivery.timeout.ms": int(TIMEOUT * 1000),
             "message.max.bytes": 100_000_000,  # the limit of the topic counts
