@@ -84,7 +84,7 @@ class Cron(Struct, frozen=True, tag="cron", forbid_unknown_fields=True):
         while True:
             for due in CronSim(self.expression, datetime.fromtimestamp(last + offset, UTC).replace(tzinfo=None)):
                 at = due.replace(tzinfo=UTC).timestamp() - offset
-                change = _change(last, at, zone)
+                change = _change(last, at, offset, zone)
                 if change is not None:
                     last, offset = change - 1, _offset(change, zone)  # the first moment of the period may be due
                     break
@@ -100,13 +100,12 @@ def _offset(at: float, zone: ZoneInfo) -> float:
     return offset.total_seconds() if offset is not None else 0.0
 
 
-def _change(start: float, end: float, zone: ZoneInfo) -> float | None:
-    """The first second of another offset than the one at `start`, up to and with `end`."""
-    offset = _offset(start, zone)
+def _change(start: float, end: float, offset: float, zone: ZoneInfo) -> float | None:
+    """The first second after `start`, up to and with `end`, at which the clock has another offset than this one."""
     while start < end:
         until = min(start + DAY, end)
         if _offset(until, zone) != offset:
-            seconds = range(int(start), int(until) + 1)
+            seconds = range(int(start) + 1, int(until) + 1)
             return float(seconds[bisect_left(seconds, True, key=lambda at: _offset(at, zone) != offset)])
         start = until
     return None
