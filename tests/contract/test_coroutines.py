@@ -7,6 +7,7 @@ import contextvars
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -195,7 +196,9 @@ def test_who_awaits_nothing_shares_a_task_and_finds_nothing_of_the_one_before(
     tasks = set()
 
     async def plain(n: int) -> None:
-        tasks.add(asyncio.current_task())
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task.get_name())
 
     async def leave(n: int) -> None:
         task = asyncio.current_task()
@@ -218,6 +221,41 @@ def test_who_awaits_nothing_shares_a_task_and_finds_nothing_of_the_one_before(
     assert bench.outcomes(executor, entries) == [Success()] * 60
     assert set(found) == {(None, 0)}
     wait_for(lambda: len(executor._free) == 4, DEADLINE, "all slots to be free")
+
+
+_KEPT: weakref.WeakKeyDictionary[asyncio.Task[Any], list[int]] = weakref.WeakKeyDictionary()
+_LEFT: dict[str, Callable[[asyncio.Task[Any]], object]] = {
+    "a late cancellation": lambda task: asyncio.get_running_loop().call_later(0.01, task.cancel),
+    "a cancellation taken back": lambda task: (task.cancel(), task.uncancel()),
+    "what is kept for it": lambda task: _KEPT.setdefault(task, []).append(1),
+    "who waits for its end": lambda task: task.add_done_callback(lambda _: None),
+    "a name": lambda task: task.set_name("left"),
+}
+
+
+@pytest.mark.parametrize("left", _LEFT)
+def test_what_is_left_at_a_task_is_not_found_by_the_next_attempt(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    monkeypatch.setattr(coroutines, "_STRETCH", DEADLINE)
+    told: list[object] = []
+
+    async def leaves() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        _LEFT[left](task)
+
+    async def follows() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        assert (task.get_name() == "left", task in _KEPT) == (False, False)
+        told.extend(getattr(task, "_callbacks", None) or ())
+        await asyncio.sleep(0.05)
+
+    executor = bench.executor(1, leaves, follows)
+    names = ["leaves", "follows"] * 5
+    assert bench.outcomes(executor, [entry_of(name, b"{}") for name in names]) == [Success()] * 10
+    assert told == []
 
 
 def test_a_cancellation_that_comes_before_the_first_step_is_not_lost(bench: Bench) -> None:

@@ -45,7 +45,7 @@ def test_it_is_what_lies_in_the_log_and_is_neither_committed_nor_finished(
     if committed is None:
         assert found.done is None
     else:  # what the log lost is not finished
-        assert found.done == min(committed, end) + sum(low <= offset < end for offset in done)
+        assert found.done == min(committed, end) + sum(offset < end for offset in done)
 
 
 @pytest.mark.parametrize("metadata", ["hello", "kw1w", encode(7, [9, 12])[0]])
@@ -89,6 +89,14 @@ def test_what_a_log_lost_and_what_is_seen_first_is_no_pace() -> None:
     assert pace.drain(9) is None
     sampled(pace, 30.0, (500, 1000, 100), (500, 1000, 930), (0, 90_000, 80_000))
     assert pace.drain(9) == 9.0
+
+
+def test_who_goes_on_behind_what_the_log_lost_has_not_done_it() -> None:
+    pace = Pace()
+    sampled(pace, 0.0, (0, 1000, 10))
+    sampled(pace, 10.0, (500, 1000, 10))
+    sampled(pace, 20.0, (500, 1000, 520))
+    assert pace.drain(480) == 480.0  # 20 in 20 seconds
 
 
 def test_offsets_that_were_set_back_begin_anew() -> None:

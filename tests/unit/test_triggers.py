@@ -94,6 +94,12 @@ def test_bad_input_24_cron_that_cannot_be_meant_is_refused(expression: str, why:
     assert len(str(refused.value)) < 200
 
 
+def test_what_is_only_due_where_the_clock_skips_is_never_due() -> None:
+    with pytest.raises(ValueError, match="it is never due"):
+        Cron("* 0 * 4 5L", "Africa/Cairo")  # in the hour after midnight of the one night in which there is none
+    assert next(Cron("* 0 * 4 5L", "Asia/Amman").after(1.7e9), None) is not None
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "Europe", "", "Nowhere/City", "x" * 5000, "U\0TC"])
 def test_a_zone_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="is not a time zone"):

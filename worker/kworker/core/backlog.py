@@ -73,4 +73,6 @@ def backlog(place: TopicPartition, low: int, end: int, committed: int | None, me
     if bounds and bounds[0] == at:  # the log lost what was open below
         at, bounds = bounds[1], bounds[2:]
     lost = 0 if committed is None else max(0, low - committed)
+    for start, stop in zip(*[iter(finished.bounds if finished else [])] * 2, strict=True):
+        lost -= max(0, min(stop, low) - start)  # finished before the log lost it
     return Backlog(place, at, end, bounds, committed, lost, known=committed is None or finished is not None)

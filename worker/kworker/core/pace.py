@@ -20,17 +20,17 @@ class Pace:
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, int]] = deque(maxlen=_REMEMBERED)  # when, and what was finished until then
-        self._done: dict[TopicPartition, int] = {}
+        self._last: dict[TopicPartition, Backlog] = {}
 
     def sample(self, now: float, backlogs: Iterable[Backlog]) -> None:
         """The backlog of the group at `now`, in seconds, as all times here."""
-        done = {one.place: one.done for one in backlogs if one.done is not None}
-        steps = [done[place] - before for place, before in self._done.items() if place in done]
+        current = {one.place: one for one in backlogs if one.done is not None}
+        steps = [_done_between(self._last[place], one) for place, one in current.items() if place in self._last]
         if any(step < 0 for step in steps):
             self._samples.clear()
         before = self._samples[-1][1] + sum(steps) if self._samples else 0
         self._samples.append((now, before))
-        self._done = done
+        self._last = current
 
     def drain(self, unfinished: int) -> float | None:
         """Seconds until so many are done as well; None while nothing is finished."""
@@ -40,3 +40,9 @@ class Pace:
             return None
         (first, before), (last, after) = self._samples[0], self._samples[-1]
         return round(unfinished * (last - first) / (after - before), 1) if after > before and last > first else None
+
+
+def _done_between(earlier: Backlog, later: Backlog) -> int:
+    """Finished between two samples. What is not lost any more was passed by a new committed offset: nobody did it."""
+    passed = max(0, earlier.lost - later.lost)
+    return (later.done or 0) - (earlier.done or 0) - passed

@@ -14,7 +14,9 @@ import asyncio
 import inspect
 import itertools
 import logging
+import sys
 import time
+import weakref
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from contextvars import Context as Variables
@@ -25,7 +27,7 @@ from kworker.core.partition import Partition
 from kworker.executors.base import Attempt, Publish, Runnable, Running, call, capacity, outcome_of, overdue, succeeded
 from kworker.executors.eventloop import EventLoop
 from kworker.mailbox import Mailbox
-from kworker.task import ErrorInfo, Failed, Outcome, TimedOut
+from kworker.task import ErrorInfo, Failed, Outcome, Success, TimedOut
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +181,7 @@ class CoroutineExecutor:
         loop, clock = attempt.home, time.monotonic
         turn = loop.mark()
         began = since = attempt.since = clock()
+        traces = _traces(attempt.task)
         while True:
             attempt.begun = True
             entry = attempt.entry
@@ -203,7 +206,8 @@ class CoroutineExecutor:
                 return  # it was given up, and so was its slot
             self._mailbox.report((entry, attempt.run, outcome, since, ended))
             self._await = loop.turn != turn
-            following = None if self._await or ended - began > _STRETCH else self._following(attempt, ended)
+            alone = not self._await and isinstance(outcome, Success) and traces == _traces(attempt.task)
+            following = self._following(attempt, ended) if alone and ended - began <= _STRETCH else None
             if following is None:
                 self._free.append(attempt.slot)
                 break
@@ -213,7 +217,7 @@ class CoroutineExecutor:
     def _following(self, attempt: _Attempt, now: float) -> _Attempt | None:
         """The attempt that may begin where this one has ended: it finds a task and a context like new."""
         task, variables = attempt.task, attempt.variables
-        if task is None or task.cancelling() or len(variables) or attempt.home is not self._loops[-1]:
+        if len(variables) or attempt.home is not self._loops[-1]:
             return None
         following = self._take(attempt.home, attempt.slot, variables, now)
         if following is not None:
@@ -300,6 +304,17 @@ class CoroutineExecutor:
         self._loops.append(EventLoop(self._feed))
         loop.retire()
         self._wake()
+
+
+def _traces(task: asyncio.Task[None] | None) -> tuple[object, ...]:
+    """What somebody can leave at an asyncio.Task: who holds it, is told of its end, or wants it cancelled; its name.
+
+    The two private names are read only, and None in an interpreter that has no such thing.
+    """
+    if task is None:
+        return ()
+    told, cancelled = getattr(task, "_callbacks", None), getattr(task, "_must_cancel", None)
+    return sys.getrefcount(task), weakref.getweakrefcount(task), told, cancelled, task.cancelling(), task.get_name()
 
 
 def _timed_out(outcome: Failed, timeout: float) -> TimedOut:

@@ -28,6 +28,9 @@ SHORTEST_INTERVAL = 1.0
 DAY = 86400
 """Seconds."""
 
+LONGEST_WAIT = 50 * 366 * DAY
+"""Seconds without a time that is due, after which there is none; cronsim looks as far."""
+
 LAST = datetime(9000, 1, 1, tzinfo=UTC).timestamp()
 """Times are before it; seconds since the epoch."""
 
@@ -53,11 +56,11 @@ class Cron(Struct, frozen=True, tag="cron", forbid_unknown_fields=True):
         except (OSError, ValueError, KeyError):  # a name may also be a path, a folder, or too long
             raise ValueError(f"{self.tz[:40]!r} is not a time zone: write one like Europe/Berlin") from None
         try:
-            next(CronSim(text, datetime(2024, 1, 1, tzinfo=zone)))
+            CronSim(text, datetime(2024, 1, 1, tzinfo=zone))
         except (CronSimError, ValueError) as error:
             raise ValueError(f"cron {shown}: {error}") from None
-        except StopIteration:
-            raise ValueError(f"cron {shown}: it is never due") from None
+        if next(self.after(datetime(2024, 1, 1, tzinfo=zone).timestamp()), None) is None:
+            raise ValueError(f"cron {shown}: it is never due")
 
     def after(self, when: float) -> Iterator[float]:
         """Every time it is due after `when`, in order; seconds since the epoch."""
@@ -80,8 +83,8 @@ class Cron(Struct, frozen=True, tag="cron", forbid_unknown_fields=True):
         cronsim goes by whole hours and misses what is shown where a change is within one: at 02:45 (Pacific/Chatham),
         by half an hour (Australia/Lord_Howe), at 00:01 (Antarctica/Casey).
         """
-        offset = _offset(last, zone)
-        while True:
+        offset, end = _offset(last, zone), last + LONGEST_WAIT
+        while last < end:
             for due in CronSim(self.expression, datetime.fromtimestamp(last + offset, UTC).replace(tzinfo=None)):
                 at = due.replace(tzinfo=UTC).timestamp() - offset
                 change = _change(last, at, offset, zone)
@@ -89,9 +92,9 @@ class Cron(Struct, frozen=True, tag="cron", forbid_unknown_fields=True):
                     last, offset = change - 1, _offset(change, zone)  # the first moment of the period may be due
                     break
                 yield at
-                last = at
+                last, end = at, at + LONGEST_WAIT
             else:
-                return
+                return  # cronsim has looked as far
 
 
 def _offset(at: float, zone: ZoneInfo) -> float:
