@@ -28,6 +28,23 @@ def notes(folder: Path, values: str) -> str:
     return found
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_values_of_chart_0_2_that_were_kept_render_and_lacking_alerts_are_told(tmp_path: Path, kept: bool) -> None:
+    own = "{enabled: true}"
+    rules = "{enabled: true, alerts: null, scope: null, annotations: null, alertLabels: null}" if kept else own
+    older = f"monitoring: {{podMonitor: {own}, dashboards: {own}, rules: {rules}}}"
+    if kept:
+        older += ", defaults: {probes: null, scaling: {timekeeperElsewhere: null}}"
+    values = f"{{{older}, workers: {{x: {{}}}}}}"
+    made = charttools.template(values=values)
+    assert made.returncode == 0, made.stderr
+    pods = [one for one in yaml.safe_load_all(made.stdout) if one and one["metadata"]["name"] == "r-kworker-x"]
+    (container,) = next(one for one in pods if one["kind"] == "Deployment")["spec"]["template"]["spec"]["containers"]
+    limits = {probe: container[f"{probe}Probe"]["failureThreshold"] for probe in ("startup", "liveness", "readiness")}
+    assert limits == {"startup": 60, "liveness": 3, "readiness": 2}
+    assert ("Upgrade\nwith --reset-then-reuse-values" in notes(tmp_path, values)) == kept
+
+
 def commands(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip().startswith("kubectl")]
 

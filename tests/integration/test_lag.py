@@ -187,6 +187,17 @@ def test_a_group_that_read_nothing_of_a_topic_that_is_not_there_is_told(stage: S
     assert "has committed nothing, and there is no topic not-there-at-all" in answer.stderr
 
 
+def test_what_is_not_due_yet_is_told_though_nothing_else_is_there(stage: Stage) -> None:
+    namespace, topic = f"lag-{stage.group}", f"{stage.group}-not-there"
+    with Client(stage.bootstrap, topic=topic, namespace=namespace) as client:
+        client.publish("probe.note", {"n": 1}, delay="1h")
+    answer = lag(stage, "--group", stage.group, "--topic", topic, "--namespace", namespace)
+    assert answer.returncode == 0, answer.stderr
+    _, total, later = answer.stdout.splitlines()
+    assert total == f"0 unfinished in group {stage.group}"
+    assert later.startswith(f"1 delayed for {topic}, the next is due in 3,")
+
+
 def test_a_broker_that_does_not_answer_is_one_line(stage: Stage) -> None:
     stage.bootstrap = "127.0.0.1:1"
     answer = lag(stage, "--group", stage.group)

@@ -108,6 +108,10 @@ def test_flag_counts_over_environment_over_file(toml: Path) -> None:
     assert load(toml, {"KWORKER_CONCURRENCY": ""}).concurrency == 1  # an empty variable says nothing
 
 
+def test_a_comma_in_the_braces_of_a_regular_expression_parts_nothing() -> None:
+    assert load(environ={"KWORKER_TOPIC": "^a{1,2}$, b,^c{3,}"}).topics == ("^a{1,2}$", "b", "^c{3,}")
+
+
 def test_all_faults_are_told_at_once_each_with_its_place(toml: Path) -> None:
     toml.write_text(
         'concurency = 3\nmax_in_memory = "many"\n[tasks.thumb]\ntimeout = "soon"\nretries = 3\n'

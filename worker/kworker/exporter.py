@@ -2,7 +2,8 @@
 
 One small process for a cluster. It joins no group and needs no worker, so it can tell an autoscaler to start the first
 one. Owns the latest sample of each group; one thread reads, pages show. A delayed task that is due is unfinished of
-each group that reads its target; the delay log is followed, so that a reading costs what changed since the last.
+each group that reads its target; the delay log is followed, so that a reading costs what changed since the last. While
+that cannot be read, the topics are told without it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from confluent_kafka import KafkaException
-from msgspec import Struct
+from msgspec import Struct, structs
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -38,13 +39,13 @@ class TopicBacklog(Struct, frozen=True):
     """One topic of a group. oldest: age of the oldest that is unfinished, in seconds: since its record was written, or
     since it was due; None when there is none. due: how many of the unfinished are delayed tasks whose time has come,
     and that nobody handed over yet. delayed: tasks whose time has not come, which are not unfinished; next_due: in how
-    many seconds it comes for the first of them."""
+    many seconds it comes for the first of them. Of a delay log that could not be read these are None."""
 
     topic: str
     unfinished: int
     oldest: float | None
-    due: int
-    delayed: int
+    due: int | None
+    delayed: int | None
     next_due: float | None
 
 
@@ -72,6 +73,8 @@ class Exporter:
         self._samples: dict[str, GroupBacklog] = {}
         self._paces = {name: Pace() for name in groups}
         self._errors = dict.fromkeys(groups, 0)
+        self._blind: str | None = None
+        """Why the delay log could not be read the last time."""
         self._stop = threading.Event()
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -90,24 +93,30 @@ class Exporter:
         self._stop.set()
 
     def _read_all(self) -> None:
-        try:
-            # Order: what is handed over between the two readings is counted twice, and never not at all.
-            waiting = self._follower.read()
-        except (KafkaException, sqlite3.Error, OSError) as error:
-            for group in self._groups:
-                self._failed(group, f"the delay log: {self._backlogs.why(error)}")
-            return
+        # Order: what is handed over between the two readings is counted twice, and never not at all.
+        waiting = self._waiting()
         for group in self._groups:
             try:
                 self._read(group, waiting)
+                self._errors[group] += waiting is None
             except (KafkaException, TimeoutError) as error:
-                self._failed(group, self._backlogs.why(error))
+                self._errors[group] += 1
+                log.warning("the backlog cannot be read", extra={"group": group, "why": self._backlogs.why(error)})
 
-    def _failed(self, group: str, why: str) -> None:
-        self._errors[group] += 1
-        log.warning("the backlog cannot be read", extra={"group": group, "why": why})
+    def _waiting(self) -> list[Waiting] | None:
+        """What waits in the delay log; None when it cannot be read: why, is told once."""
+        try:
+            waiting = self._follower.read()
+        except (KafkaException, sqlite3.Error, OSError) as error:
+            why = self._backlogs.why(error)
+            if why != self._blind:
+                log.warning("the delay log cannot be read: what is due there is not told", extra={"why": why})
+            self._blind = why
+            return None
+        self._blind = None
+        return waiting
 
-    def _read(self, group: str, waiting: Iterable[Waiting]) -> None:
+    def _read(self, group: str, waiting: Iterable[Waiting] | None) -> None:
         config, retries = self._groups[group], retry_topic(self._config.namespace, group)
 
         def takes(topic: str) -> bool:
@@ -117,11 +126,13 @@ class Exporter:
         ages = self._backlogs.oldest(backlogs)
         now = time.time()
         self._paces[group].sample(now, backlogs)
-        delayed = {one.topic: one for one in of_group(waiting, backlogs, takes)}
+        delayed = {one.topic: one for one in of_group(waiting or (), backlogs, takes)}
         by_topic: dict[str, list[Backlog]] = {topic: [] for topic in sorted({*config.named_topics, *delayed})}
         for one in backlogs:
             by_topic.setdefault(one.place.topic, []).append(one)
         rows = [_topic(topic, found, delayed.get(topic), ages, now) for topic, found in by_topic.items()]
+        if waiting is None:
+            rows = [structs.replace(row, due=None, delayed=None) for row in rows]
         unfinished = sum(row.unfinished for row in rows)
         oldest = max((row.oldest for row in rows if row.oldest is not None), default=None)
         drain = self._paces[group].drain(unfinished)
@@ -168,13 +179,13 @@ class Exporter:
             "kworker_backlog_due_tasks",
             "Of the unfinished: delayed tasks for a topic that are due, and that nobody handed over yet.",
             ("group", "topic"),
-            (((sample.group, row.topic), row.due) for sample, row in rows),
+            (((sample.group, row.topic), row.due) for sample, row in rows if row.due is not None),
         )
         yield _gauge(
             "kworker_backlog_delayed_tasks",
             "Delayed tasks for a topic that are not due yet, and not unfinished.",
             ("group", "topic"),
-            (((sample.group, row.topic), row.delayed) for sample, row in rows),
+            (((sample.group, row.topic), row.delayed) for sample, row in rows if row.delayed is not None),
         )
         yield _gauge(
             "kworker_backlog_drain_seconds",
@@ -189,7 +200,9 @@ class Exporter:
             (((sample.group,), sample.read_at) for sample in samples),
         )
         errors = CounterMetricFamily(
-            "kworker_backlog_errors", "Times the backlog of a group could not be read.", labels=("group",)
+            "kworker_backlog_errors",
+            "Times the backlog of a group could not be read, or only without what is delayed.",
+            labels=("group",),
         )
         for group, count in self._errors.copy().items():
             errors.add_metric((group,), count)

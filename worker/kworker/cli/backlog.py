@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import signal
 import sys
 import threading
@@ -14,10 +13,8 @@ import click
 
 from kworker.cli.options import SOURCES, config_options, sources
 from kworker.config import Config
-from kworker.config.options import duration, legal, subscription
+from kworker.config.options import duration, legal, parted, subscription
 from kworker.errors import ConfigError
-
-_COMMA = re.compile(r",(?![^{}]*\})")  # the one in ^a{1,2} parts nothing
 
 
 @click.command(epilog=SOURCES)
@@ -82,7 +79,7 @@ def _parse(groups: tuple[str, ...], interval: str) -> tuple[dict[str, set[str]],
     for given in groups:
         name, _, topics = given.partition("=")
         try:
-            names = {subscription(topic, True) for topic in _COMMA.split(topics) if topic}
+            names = {subscription(topic, True) for topic in parted(topics)}
             wanted.setdefault(legal(name, True), set()).update(names)
         except ValueError as error:
             faults.append(f"--group: {error}: write NAME or NAME=TOPIC,TOPIC")

@@ -157,7 +157,7 @@ def _print(config: Config, rows: Iterable[Lag], delayed: Iterable[Delayed]) -> N
         place = (row.topic, str(row.partition), committed, str(row.end), str(row.lag))
         table.append((*place, str(count), _age(row.oldest)))
     table += [(one.topic, "due", "-", "-", "-", str(one.due), _age(one.oldest)) for one in delayed if one.due]
-    if len(table) == 1:
+    if len(table) == 1 and not any(one.delayed for one in delayed):
         topics = ", ".join(config.topics)
         click.echo(f"kworker: group {config.group} has committed nothing, and there is no topic {topics}", err=True)
         sys.exit(1)

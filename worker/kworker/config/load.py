@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kworker.config.config import Config, TopicSettings, Vet
-from kworker.config.options import LONGEST_TOPIC, OPTIONS, TASK_OPTIONS, TOPIC_OPTIONS, Option, Reader
+from kworker.config.options import LONGEST_TOPIC, OPTIONS, TASK_OPTIONS, TOPIC_OPTIONS, Option, Reader, parted
 from kworker.config.properties import PREFIX, properties, service_link
 from kworker.config.schedules import schedules
 from kworker.config.schema_registry import PREFIX as REGISTRY_PREFIX
@@ -125,7 +125,7 @@ def _given(
         return _Given(option.flag, flag, True)
     if option.variable in environ:
         value = environ[option.variable]
-        return _Given(option.variable, [v for v in value.split(",") if v.strip()] if option.many else value, True)
+        return _Given(option.variable, parted(value) if option.many else value, True)
     if option.name in document:
         return _Given(f"{file}: {option.name}", document[option.name], False)
     return None

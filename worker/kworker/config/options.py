@@ -24,6 +24,7 @@ _LEGAL = re.compile(r"[a-zA-Z0-9._-]+", re.ASCII)
 _BROKER = re.compile(r"(?:[a-zA-Z_]+://)?(?:\[[0-9a-fA-F:.%]+\]|[^\s:/,\[\]]+)(?::([0-9]{1,5}))?", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,15}) ?(B|KiB|MiB|GiB)?", re.ASCII)
 _UNITS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_COMMA = re.compile(r",(?![^{}]*\})")  # the one in ^a{1,2} parts nothing
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -139,6 +140,11 @@ def subscription(value: object, text: bool) -> str:
     except re.error as error:
         raise ValueError(f"{shown(value)} is not a regular expression: {error}") from None
     return value.strip()
+
+
+def parted(text: str) -> list[str]:
+    """The items of a list that is separated by commas; empty ones are left out."""
+    return [item for item in _COMMA.split(text) if item.strip()]
 
 
 def brokers(value: object, text: bool) -> str:

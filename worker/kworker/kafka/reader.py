@@ -41,12 +41,12 @@ def partitions_of(consumer: Consumer, topic: str) -> list[int]:
 
 
 def to_the_ends(
-    consumer: Consumer, places: Sequence[Position], chunk: int
+    consumer: Consumer, places: Sequence[Position], chunk: int, silence: float = SILENCE
 ) -> Iterator[tuple[list[Message], dict[int, int]]]:
     """What is in these partitions of one topic, from these places on: up to `chunk` records at a time, with the ends
     that were reached, partition -> offset. Both are empty at times, so that whoever reads can end it.
 
-    Raises KafkaException when it cannot be read, or nothing comes for SILENCE.
+    Raises KafkaException when it cannot be read, or nothing comes for `silence` seconds.
     """
     consumer.assign(list(places))
     unread = {place.partition for place in places}
@@ -55,7 +55,7 @@ def to_the_ends(
         messages = consumer.consume(chunk, _WAIT)
         if messages:
             heard = time.monotonic()
-        elif time.monotonic() - heard > SILENCE:
+        elif time.monotonic() - heard > silence:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
         records: list[Message] = []
         ends: dict[int, int] = {}

@@ -31,13 +31,13 @@ MOST_BYTES = 4 << 20
 REMEMBERED_MS = 3_600_000
 """How long it is remembered that a wait ended, to tell who cancels too late."""
 
-_CACHED, _SORTING = 4_096, 32_768  # KiB of the file that are kept in memory, and while what was loaded is sorted
+_CACHED, _SMALL = 4_096, 256  # KiB of the file that are kept in memory
+_SORTING = 32_768  # the same while what was loaded is sorted
 _PAGES = (
     ("journal_mode", "OFF"),
     ("synchronous", "OFF"),
     ("locking_mode", "EXCLUSIVE"),
     ("page_size", "16384"),
-    ("cache_size", f"-{_CACHED}"),
     ("temp_store", "FILE"),
 )
 _TABLES = (
@@ -77,7 +77,8 @@ class Asked(Struct, frozen=True, gc=False):
 class Cache:
     """See the module. folder: where the file is; None is where temporary files are. shown: called with its path while
     the file still has a name, for another process to open it. file: one that a Cache of another process has filled and
-    closed, instead of a new one."""
+    closed, instead of a new one. small: for who only counts what waits, in many partitions: how a wait ended is not
+    remembered, and less is kept in memory."""
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class Cache:
         *,
         shown: Callable[[str], None] = lambda path: None,
         file: sqlite3.Connection | None = None,
+        small: bool = False,
     ) -> None:
         self.position = 0
         """The offset after the last record applied, or after the end of the log as far as it was read."""
@@ -95,8 +97,9 @@ class Cache:
         self.settled = False
         self.exposed: set[int] = set()
         """Offsets of entries that a tombstone behind them does not mean, but compaction would take it so."""
+        self._remembers, self._cached = not small, _SMALL if small else _CACHED
         self._db = file or _make(folder, shown)
-        for name, value in _PAGES:
+        for name, value in (*_PAGES, ("cache_size", f"-{self._cached}")):
             self._db.execute(f"PRAGMA {name}={value}")
         for table in _TABLES:
             self._db.execute(table)
@@ -135,7 +138,7 @@ class Cache:
         run("DROP TABLE gone")
         run("CREATE INDEX by_ready ON entry (ready, due)")
         run("COMMIT")
-        run(f"PRAGMA cache_size=-{_CACHED}")
+        run(f"PRAGMA cache_size=-{self._cached}")
         ((self.pending,),) = run("SELECT count(*) FROM entry")
         self.settled = True
 
@@ -276,6 +279,8 @@ class Cache:
         )
 
     def _remember(self, ended: Iterable[tuple[bytes, int, str]]) -> None:
+        if not self._remembers:
+            return
         self._db.executemany("INSERT OR REPLACE INTO ended VALUES (?, ?, ?)", (one for one in ended if one[1]))
 
 

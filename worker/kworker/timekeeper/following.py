@@ -27,6 +27,8 @@ from kworker.timekeeper.replay import replay
 _FORGOTTEN = 1_800.0
 """Seconds after which tombstones may be gone that were not read yet: half of the least delete.retention.ms."""
 
+_SILENCE = 10.0  # an offline partition must not make what the exporter knows of the topics too old
+
 _SETTINGS = {
     "auto.offset.reset": "error",  # a gap is seen, not passed over
     "queued.min.messages": "2000",
@@ -90,13 +92,13 @@ class Follower:
         return list(self._told(int(self._read_at * 1000)))
 
     def _follow(self, partitions: Iterable[int]) -> None:
-        self._caches |= {number: Cache() for number in partitions if number not in self._caches}
+        self._caches |= {number: Cache(small=True) for number in partitions if number not in self._caches}
         if not self._caches:
             return
         if self._consumer is None:
             self._consumer = Consumer(self._settings)
         try:
-            replay(self._consumer, self._log, self._caches, clocks, _target)
+            replay(self._consumer, self._log, self._caches, clocks, _target, _SILENCE)
         finally:
             self._consumer.unassign()  # nothing is fetched until it is asked for
 

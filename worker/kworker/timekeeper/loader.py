@@ -1,9 +1,9 @@
 """A process that reads one partition of the delay log from its start into the file of a cache, for a worker.
 
 Reading a million entries takes seconds of Python; in the worker they would be taken from the tasks, which one
-interpreter runs. Promises: it takes only the processor time that nobody else wants, and after half a minute of that no
-more than a tenth of a core that is wanted, so it ends in time on a full machine as well; the file has a name only until
-the worker has opened it; it ends when the worker does. What it is told comes through its standard input, so no argument
+interpreter runs. Promises: it reads in the processor time that nobody else wants; for what was not read in half a
+minute of that, and to settle, which is one step, it takes no more than a tenth of a core that is wanted, so it ends in
+time on a full machine as well; the file has a name only until the worker has opened it; it ends when the worker does. What it is told comes through its standard input, so no argument
 shows a secret; what it found goes to its standard output. It hands nothing over and joins no group.
 """
 
@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from kworker.timekeeper.cache import Cache
 from kworker.timekeeper.reading import Clocks
-from kworker.timekeeper.replay import replay
+from kworker.timekeeper.replay import bring
 
 OPENED = b"\n"
 """What the worker says when it has opened the file."""
@@ -97,11 +97,12 @@ def _load(order: Order, heard: BinaryIO, said: BinaryIO) -> Loaded:
     def read(until: float) -> None:
         # A client of its own: the threads of one work as the one that made it.
         with Consumer(order.settings) as consumer:
-            replay(consumer, order.log, {order.partition: cache}, partial(look, until))
+            bring(consumer, order.log, {order.partition: cache}, partial(look, until))
 
     cache = Cache(order.folder, shown=shown)
     try:
         _read(read, order.patience)
+        cache.settle()  # not in idle time: nothing ends it, and on a full machine it would not end itself
         return Loaded(cache.position, cache.pending, sorted(cache.exposed))
     finally:
         cache.close()

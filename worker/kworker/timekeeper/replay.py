@@ -13,7 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer
 from confluent_kafka import TopicPartition as Position
 
 from kworker.core.delayed import of_schedule
-from kworker.kafka.reader import to_the_ends
+from kworker.kafka.reader import SILENCE, to_the_ends
 from kworker.task import Record
 from kworker.timekeeper.cache import Asked, Cache, Gone
 from kworker.timekeeper.entry import pack
@@ -24,16 +24,37 @@ _CHUNK = 500
 
 
 def replay(
-    consumer: Consumer, log: str, caches: Mapping[int, Cache], look: Callable[[], Clocks], keep: Keep = pack
+    consumer: Consumer,
+    log: str,
+    caches: Mapping[int, Cache],
+    look: Callable[[], Clocks],
+    keep: Keep = pack,
+    silence: float = SILENCE,
 ) -> None:
-    """Bring these partitions of `log` into their caches, up to their ends, and settle them: from their start, or from
-    where they were left.
+    """Bring these partitions of `log` into their caches, up to their ends, and settle them. See `bring`."""
+    bring(consumer, log, caches, look, keep, silence)
+    for cache in caches.values():
+        if not cache.settled:
+            cache.settle()
 
-    look: asked for the time before each batch. Raises KafkaException when the log cannot be read.
+
+def bring(
+    consumer: Consumer,
+    log: str,
+    caches: Mapping[int, Cache],
+    look: Callable[[], Clocks],
+    keep: Keep = pack,
+    silence: float = SILENCE,
+) -> None:
+    """Bring these partitions of `log` into their caches, up to their ends, and settle none of them: from their start,
+    or from where they were left.
+
+    look: asked for the time before each batch; what it raises ends this. Raises KafkaException when the log cannot be
+    read, or nothing comes for `silence` seconds.
     """
     places = [Position(log, number, cache.position or OFFSET_BEGINNING) for number, cache in caches.items()]
     clocks = look()
-    for messages, ends in to_the_ends(consumer, places, _CHUNK):
+    for messages, ends in to_the_ends(consumer, places, _CHUNK, silence):
         by_partition: dict[int, list[Record]] = {}
         for message in messages:
             by_partition.setdefault(message.partition() or 0, []).append(cast(Record, message))
@@ -42,9 +63,6 @@ def replay(
         for number, end in ends.items():
             caches[number].position = max(caches[number].position, end)
         clocks = look()
-    for cache in caches.values():
-        if not cache.settled:
-            cache.settle()
 
 
 def load(cache: Cache, records: Sequence[Record], log: str, clocks: Clocks, keep: Keep = pack) -> None:

@@ -7,7 +7,7 @@ labels:
   {{- with .own.labels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with merge dict .own.annotations .root.Values.annotations }}
+{{- with merge dict (default dict .own.annotations) .root.Values.annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -16,11 +16,12 @@ annotations:
 {{/* The alerts of files/alerts.yaml that are enabled, as the values have them. */}}
 {{- define "kworker.alerts" -}}
 {{- $rules := .Values.monitoring.rules -}}
-{{- $scope := tpl $rules.scope . -}}
+{{- /* With --reuse-values those of a chart before 0.3, which had neither. */ -}}
+{{- $scope := tpl (hasKey $rules "scope" | ternary $rules.scope "namespace=\"{{ .Release.Namespace }}\"") . -}}
 {{- $pods := printf "%s-.+" (include "kworker.fullname" .) -}}
 {{- $made := list -}}
 {{- range (first (.Files.Get "files/alerts.yaml" | fromYaml).groups).rules -}}
-{{- $given := get $rules.alerts .alert -}}
+{{- $given := get (default dict $rules.alerts) .alert -}}
 {{- if and $given $given.enabled -}}
 {{- $threshold := include "kworker.text" (default 0 $given.threshold) -}}
 {{- $_ := set . "expr" (.expr | replace "THRESHOLD" $threshold | replace "SCOPE" $scope | replace "PODS" $pods) -}}

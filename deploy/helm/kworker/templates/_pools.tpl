@@ -4,8 +4,13 @@ A list or a map of options replaces the default's; scaling, resources and the li
 */}}
 {{- define "kworker.pools" -}}
 {{- $pools := dict -}}
+{{- /* What `defaults` lack with --reuse-values: those of a chart before 0.3. */ -}}
+{{- $startup := dict "periodSeconds" 2 "timeoutSeconds" 5 "failureThreshold" 60 -}}
+{{- $liveness := dict "periodSeconds" 10 "timeoutSeconds" 5 "failureThreshold" 3 -}}
+{{- $readiness := dict "periodSeconds" 5 "timeoutSeconds" 5 "failureThreshold" 2 -}}
+{{- $older := dict "probes" (dict "startup" $startup "liveness" $liveness "readiness" $readiness) -}}
 {{- range $name, $given := .Values.workers -}}
-{{- $pool := mergeOverwrite (deepCopy $.Values.defaults) (deepCopy (default dict $given)) -}}
+{{- $pool := mergeOverwrite (deepCopy $older) (deepCopy $.Values.defaults) (deepCopy (default dict $given)) -}}
 {{- if $pool.enabled -}}
 {{- $_ := set $pool "group" (default $name $pool.group) -}}
 {{- $_ := set $pools $name $pool -}}
