@@ -2,9 +2,10 @@
 
 Reading a million entries takes seconds of Python; in the worker they would be taken from the tasks, which one
 interpreter runs. Promises: it reads in the processor time that nobody else wants; for what was not read in half a
-minute of that, and to settle, which is one step, it takes no more than a tenth of a core that is wanted, so it ends in
-time on a full machine as well; the file has a name only until the worker has opened it; it ends when the worker does. What it is told comes through its standard input, so no argument
-shows a secret; what it found goes to its standard output. It hands nothing over and joins no group.
+minute of that, and to settle, which is one step, it takes no more than a tenth of a core that is wanted, so it ends
+in time on a full machine as well; the file has a name only until the worker has opened it; it ends when the worker
+does. What it is told comes through its standard input, so no argument shows a secret; what it found goes to its
+standard output. It hands nothing over and joins no group.
 """
 
 from __future__ import annotations
