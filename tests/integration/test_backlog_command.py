@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,11 @@ from typing import Any, Self
 import pytest
 from confluent_kafka import Consumer
 
-from kit import Kafka, wait_for
+from kit import Kafka, create_topic, wait_for
+from kit.secured import AclOperation, ResourceType, allow, sasl_plain
 from kit.stage import Stage
 from kworker import Client
+from kworker.kafka.delaylog import WANTED
 
 
 @pytest.fixture
@@ -58,6 +61,10 @@ class Exporter:
     def group(self, name: str) -> dict[str, Any]:
         found = [one for one in json.loads(self.get("/status"))["groups"] if one["group"] == name]
         return found[0] if found else {}
+
+    def logged(self, words: str) -> int:
+        """How often it has said so."""
+        return self._log.read_text().count(words)
 
     def metric(self, name: str) -> dict[str, float]:
         page = self.get("/metrics")
@@ -141,6 +148,74 @@ def test_what_is_due_wakes_a_group_that_has_no_worker_also_of_topics_that_appear
         stage.topic(name=second)
         stage.publish(second, "note", [20, 21])
         wait_for(lambda: rows() == {first: (0, 0, 1), second: (2, 0, 0)}, 20, "a topic of which nothing is committed")
+
+
+def test_without_rights_on_the_delay_log_the_topics_are_told_and_that_it_is_missing(tmp_path: Path) -> None:
+    user, password = "exporter", "s3cret"
+    topic, labels = "tasks", 'group="g",topic="tasks"'
+    (tmp_path / "pw").write_text(password)
+    kafka = {
+        "security.protocol": "sasl_plaintext",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": user,
+        "sasl.password.file": str(tmp_path / "pw"),
+    }
+    with sasl_plain(user, password) as (broker, address):
+        create_topic(broker.bootstrap, topic)
+        create_topic(broker.bootstrap, "kworker.delayed", 1, WANTED)
+        with Client(broker.bootstrap, topic=topic) as client:
+            client.publish("probe.note", {"n": 1})
+            client.publish("probe.note", {"n": 2}, delay="1ms")
+        allow(broker, user, ResourceType.TOPIC, topic, AclOperation.READ)
+        allow(broker, user, ResourceType.GROUP, "g", AclOperation.DESCRIBE)
+        with (
+            Stage(tmp_path, address) as stage,
+            Exporter(
+                stage, "--group", f"g={topic}", *(f"-X{name}={value}" for name, value in kafka.items())
+            ) as exporter,
+        ):
+            wait_for(lambda: exporter.metric("kworker_backlog_tasks") == {labels: 1.0}, 20, "what is on the topic")
+            wait_for(lambda: exporter.metric("kworker_backlog_errors_total")['group="g"'] > 2, 20, "faults are counted")
+            (row,) = exporter.group("g")["topics"]
+            assert (row["due"], row["delayed"]) == (None, None)
+            for name in ("kworker_backlog_due_tasks", "kworker_backlog_delayed_tasks"):
+                assert exporter.metric(name) == {}
+            assert json.loads(exporter.get("/status"))["ready"] == []
+            assert exporter.logged("the delay log cannot be read") == 1
+            assert exporter.logged("uthorization") == 1
+            allow(broker, user, ResourceType.TOPIC, "kworker.delayed", AclOperation.READ)
+            wait_for(lambda: exporter.metric("kworker_backlog_due_tasks") == {labels: 1.0}, 20, "what is due as well")
+            assert exporter.metric("kworker_backlog_tasks") == {labels: 2.0}
+
+
+def test_without_room_for_temporary_files_the_topics_are_told(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kworker.config import Config
+    from kworker.exporter import Exporter as Unit
+    from kworker.timekeeper import following
+
+    def full(**_: object) -> None:
+        raise OSError("No space left on device")
+
+    namespace, topic = f"space-{stage.group}", stage.topic()
+    stage.topic(name=f"{namespace}.delayed", config=dict(WANTED))
+    stage.publish(topic, "note", [1, 2])
+    unit = Unit(Config(bootstrap=stage.bootstrap, namespace=namespace), {stage.group: {topic}}, 0.1)
+
+    def told() -> list[tuple[int, int | None]]:
+        return [(row.unfinished, row.due) for one in unit.status()["groups"] for row in one.topics]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(following, "Cache", full)
+        reader = threading.Thread(target=unit.run)
+        reader.start()
+        try:
+            wait_for(lambda: told() == [(2, None)], 20, "the topic without what is due")
+            assert unit.ready() == []
+            patch.undo()
+            wait_for(lambda: told() == [(2, 0)], 20, "all of it")
+        finally:
+            unit.stop()
+            reader.join()
 
 
 @pytest.mark.parametrize(

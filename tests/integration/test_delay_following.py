@@ -26,9 +26,17 @@ from kworker.schedules.schedule import Schedule, Standing
 from kworker.schedules.trigger import Every
 from kworker.task import Publication
 from kworker.timekeeper import following
+from kworker.timekeeper.cache import Cache
 from kworker.timekeeper.following import Follower, Waiting
 
 HOUR = 3600.0
+
+
+class Silent(Consumer):
+    """Is given nothing, as of a partition that is offline."""
+
+    def consume(self, *args: Any, **kwargs: Any) -> list[Message]:
+        return []
 
 
 class Counting(Consumer):
@@ -98,6 +106,25 @@ def test_what_waits_is_told_by_topic_and_only_what_is_new_is_read(stage: Stage, 
     assert Counting.count == 105
 
 
+def test_how_waits_ended_is_not_kept_so_that_the_file_does_not_grow(
+    stage: Stage, log: str, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Cache] = []
+
+    def make(**given: bool) -> Cache:
+        made.append(Cache(**given))  # type: ignore[arg-type]  # whatever the follower gives
+        return made[-1]
+
+    monkeypatch.setattr(following, "Cache", make)
+    stage.topic(1, log, dict(WANTED))
+    for id in ("loaded", "followed"):
+        (offset,) = write(stage, log, waiting(id, 1.0, log))
+        write(stage, log, tombstone(id.encode(), offset, Outcome.HANDED_OVER, log))
+        assert follower.read() == []
+    (cache,) = made
+    assert [cache.outcome(id) for id in (b"loaded", b"followed")] == [None, None]
+
+
 def test_a_schedule_counts_while_its_time_has_come(stage: Stage, log: str, follower: Follower) -> None:
     stage.topic(1, log, dict(WANTED))
     now = time.time()
@@ -137,6 +164,16 @@ def test_after_a_fault_it_goes_on(stage: Stage, log: str, follower: Follower, mo
         follower.read()
     monkeypatch.undo()
     assert [one.due for one in follower.read()] == [1]
+
+
+@pytest.mark.timeout(25)  # the exporter's readings are too old after 30 s
+def test_a_partition_of_which_nothing_comes_is_a_fault_soon(
+    stage: Stage, log: str, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.topic(1, log, dict(WANTED))
+    monkeypatch.setattr(following, "Consumer", Silent)
+    with pytest.raises(KafkaException, match="_TIMED_OUT"):
+        follower.read()
 
 
 def _due(at: float) -> float:

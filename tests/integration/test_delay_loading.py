@@ -4,6 +4,7 @@ dies."""
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from kit.vitals import family, gone
 from kit.waiting import wait_for
 from kit.worker_process import WorkerProcess
 from kworker.kafka.reader import ALONE
+from kworker.timekeeper import loading as module
 from kworker.timekeeper.loader import Order
 from kworker.timekeeper.loading import Loading
 
@@ -25,6 +27,20 @@ ENTRIES = 40_000
 """Enough that loading them takes a moment, in which it can be interrupted."""
 
 CANCELLED = 100
+
+WATCHED = """
+import os, sys
+sys.path[:] = sys.argv[1:]
+from kworker.timekeeper import loader
+settle = loader.Cache.settle
+def watched(cache):
+    if os.sched_getscheduler(0) == os.SCHED_IDLE:
+        raise OSError("settled in idle time")
+    settle(cache)
+loader.Cache.settle = watched
+loader.main()
+"""
+"""The process, which fails when it settles where it may starve."""
 
 
 @pytest.fixture
@@ -87,6 +103,24 @@ def test_what_is_not_loaded_in_idle_time_is_loaded_nevertheless(
         assert cache is not None
         assert cache.pending == ENTRIES + 10
         assert cache.find(b"later-0") is not None
+        cache.close()
+    finally:
+        loading.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="idle time is of Linux")
+def test_what_was_read_in_idle_time_is_settled_outside_of_it(
+    delays: Delays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settling is one step that no deadline ends: on a full machine it would take as long as that is full."""
+    monkeypatch.setattr(module, "_BOOT", WATCHED)
+    delays.publish((f"later-{n}", time.time() + 3600) for n in range(10))
+    settings = {**ALONE, "bootstrap.servers": delays.bootstrap, "enable.partition.eof": "true"}
+    loading = Loading(Order(settings, delays.log, 0, str(tmp_path), 1, 1, 600.0))
+    try:
+        cache = wait_for(loading.poll, 60, "the cache")
+        assert cache is not None
+        assert cache.pending == 10
         cache.close()
     finally:
         loading.close()

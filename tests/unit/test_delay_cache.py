@@ -201,6 +201,21 @@ def test_it_is_forgotten_after_an_hour_how_a_wait_ended(cache: Cache) -> None:
     assert cache.outcome(b"a") is None
 
 
+def test_who_only_counts_keeps_neither_how_waits_ended_nor_many_pages(tmp_path: Path) -> None:
+    """The exporter follows the log for weeks, and a cache of each of its partitions."""
+    file = connect(str(tmp_path / "file"))
+    cache = Cache(file=file, small=True)
+    load(cache, [at(0, waiting("a")), at(1, tombstone(b"a", 0, Outcome.CANCELLED, LOG))])
+    ended = [(waiting(f"{n}"), tombstone(b"%d" % n, 2 * n, Outcome.HANDED_OVER, LOG)) for n in range(1, 2000)]
+    apply(cache, [at(2 * n + m, one) for n, pair in enumerate(ended, 1) for m, one in enumerate(pair)])
+    assert cache.pending == 0
+    assert [cache.outcome(id) for id in (b"a", b"1", b"1999")] == [None] * 3
+    ((pages,), (kept,)) = (file.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "cache_size"))
+    assert pages < 20  # tables and indexes, with nothing in them
+    assert kept == -256
+    cache.close()
+
+
 def test_the_file_has_no_name_so_that_a_killed_worker_leaves_none(cache: Cache, tmp_path: Path) -> None:
     load(cache, [at(n, waiting(f"{n}", value=b"x" * 100_000)) for n in range(200)])
     assert list(tmp_path.iterdir()) == []
